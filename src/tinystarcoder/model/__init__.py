@@ -1,0 +1,1 @@
+"""The architecture: its numbers, its files and its torch module."""
