@@ -34,12 +34,13 @@ class KVCache:
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Stores ``[B, K, T, C]`` after the filled part; returns all S + T of both.
 
-        ``length`` is left to the caller: every layer appends at the same place.
+        ``length`` is left to the caller: every layer appends at the same place. No
+        gradient passes through a cache: it is for inference.
         """
         end = self.length + key.shape[2]
         keys, values = self._tensor[layer, 0, :, :, :end], self._tensor[layer, 1, :, :, :end]
-        keys[:, :, self.length :] = key
-        values[:, :, self.length :] = value
+        keys[:, :, self.length :] = key.detach()
+        values[:, :, self.length :] = value.detach()
         return keys, values
 
 
@@ -81,7 +82,7 @@ class Attention(nn.Module):
         batch, time, _ = qkv.shape
         heads, head_dim = self.config.n_head, self.config.head_dim
         if self.config.multi_query:
-            query, key, value = torch.split(qkv, (heads * head_dim, head_dim, head_dim), dim=-1)
+            query, key, value = torch.split(qkv, [heads * head_dim, head_dim, head_dim], dim=-1)
             query = query.reshape(batch, time, heads, head_dim).transpose(1, 2)
             return query, key.unsqueeze(1), value.unsqueeze(1)
         # Without multi-query the rows of c_attn interleave: q, k, v of each head in turn.
