@@ -36,6 +36,15 @@ class ModelConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise CheckpointError(f"config: {name} must be a positive integer, not {value!r}")
+        if not isinstance(self.multi_query, bool):
+            raise CheckpointError(
+                f"config: multi_query must be true or false, not {self.multi_query!r}"
+            )
+        if not isinstance(self.layer_norm_epsilon, int | float) or self.layer_norm_epsilon <= 0:
+            raise CheckpointError(
+                f"config: layer_norm_epsilon must be a positive number, "
+                f"not {self.layer_norm_epsilon!r}"
+            )
         if self.n_embd % self.n_head:
             raise CheckpointError(
                 f"config: n_embd {self.n_embd} is not a multiple of n_head {self.n_head}"
@@ -96,22 +105,24 @@ class ModelConfig:
         """Reads a parsed ``config.json``.
 
         Raises UnsupportedArchitectureError where it describes another model,
-        CheckpointError where a number is missing or impossible.
+        CheckpointError where a number is missing or impossible. What else is
+        missing has transformers' defaults, which are those of this class.
         """
         model_type = values.get("model_type")
         if model_type != MODEL_TYPE:
             raise UnsupportedArchitectureError(
-                f"config.json: model_type {model_type!r} is not supported; "
+                f"config: model_type {model_type!r} is not supported; "
                 f"this package runs {MODEL_TYPE!r} (StarCoder's family)"
             )
         if values.get("scale_attn_weights") is False:
-            raise UnsupportedArchitectureError(
-                "config.json: scale_attn_weights false is not supported"
-            )
+            raise UnsupportedArchitectureError("config: scale_attn_weights false is not supported")
         known = {field.name for field in fields(cls)}
         chosen = {name: value for name, value in values.items() if name in known}
-        if chosen.get("n_inner") is None:
-            chosen["n_inner"] = 4 * int(chosen.get("n_embd") or cls.n_embd)
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+            if name not in chosen:
+                raise CheckpointError(f"config: {name} is missing")
+        if chosen.get("n_inner") is None and isinstance(chosen["n_embd"], int):
+            chosen["n_inner"] = 4 * chosen["n_embd"]
         return cls(**chosen)
 
     def to_dict(self) -> dict[str, Any]:

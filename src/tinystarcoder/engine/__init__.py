@@ -1,0 +1,1 @@
+"""Running a checkpoint: the decoder protocol and the decoders behind it."""
