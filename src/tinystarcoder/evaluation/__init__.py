@@ -1,0 +1,1 @@
+"""How good a model is: measurements over files that it was not trained on."""

@@ -1,0 +1,188 @@
+"""Where prompts are cut, and which completions pass."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinystarcoder.errors import CorpusError
+from tinystarcoder.evaluation.held_out import Source
+from tinystarcoder.evaluation.parse_rate import (
+    MAX_CHARACTERS,
+    Prompt,
+    cut_prompts,
+    judge,
+    parse_rate,
+)
+
+HEADER = "def f(x):\n"
+
+
+@pytest.mark.parametrize(
+    ("completion", "dropped"),
+    [
+        ("    return x\n", 0),
+        ("    return x\n    unfinished = (", 0),
+        ("    return x\n\n    # why\n", 0),
+        ("    return x\n\n\ndef g(y):\n    ret", 1),
+        ("    y = [\n        1,\n    ]\n    z = [\n        2,\n        3", 2),
+        ("    y = 1\n    try:\n        y += 1\n        y +=", 2),
+        ("    y = 1\n    text = '''\n    never\n    clos", 2),
+        ("    y = 1\n    if y:\n        # a comment\n", 2),
+        ("    return '\\d'\n", 0),
+    ],
+)
+def test_whole_completions_pass(completion: str, dropped: int) -> None:
+    verdict = judge(HEADER, completion, ended=False)
+    assert verdict.passed and verdict.dropped_lines == dropped
+    assert not verdict.docstring_only
+
+
+@pytest.mark.parametrize(
+    ("completion", "reason"),
+    [
+        ("", "nothing whole"),
+        ("    return x", "nothing whole"),  # Its only line is not finished.
+        ("    # only a remark\n", "nothing whole"),
+        ("    y = (1,\n    2", "nothing whole"),
+        ("    pass\n", "only pass"),
+        ("    ...\n", "only pass"),
+        ("    pass\n\n\ndef g(\n", "only pass"),
+        ("return x\n", "does not parse"),
+        ("    return = x\n    y = 2\n", "does not parse"),
+        ("    y = 1\n  z = 2\n", "does not parse"),
+        ("    print 'x'\n", "does not parse"),
+        ("    y = 1)\n", "does not parse"),
+        ("    y = (1\n    z = 2\n", "does not parse"),
+        ("    y = 1\n    try:\n        y\n    z = 2\n", "does not parse"),
+        ("    y = \0\n", "does not parse"),
+        ("    y = " + "(" * 300 + ")" * 300 + "\n", "does not parse"),
+    ],
+)
+def test_others_fail_with_a_reason(completion: str, reason: str) -> None:
+    verdict = judge(HEADER, completion, ended=False)
+    assert not verdict.passed
+    assert verdict.reason.startswith(reason)
+
+
+def test_a_docstring_passes_and_is_told_apart() -> None:
+    assert judge(HEADER, '    """Doubles x."""\n', ended=False).docstring_only
+    assert not judge(HEADER, '    """Doubles x."""\n    return 2 * x\n', ended=False).docstring_only
+
+
+def test_a_model_that_ends_by_itself_has_finished_its_line() -> None:
+    assert judge(HEADER, "    return x", ended=True).passed
+    assert judge("def f(x):", "\n    return x", ended=True).passed
+
+
+def test_what_the_prompt_holds_does_not_count() -> None:
+    assert judge("x = 1\n", "# nothing\n", ended=True).reason == "no new statement"
+    assert judge("x = 1\ny = 2\n", "", ended=True).reason == "no new statement"
+    assert judge("x = 1; ", "y = 2\n", ended=False).passed
+    assert judge("é = 1; ", "y = 2\n", ended=False).passed  # Columns are bytes.
+
+
+@given(st.text(max_size=40), st.booleans())
+def test_any_text_gets_a_verdict(completion: str, ended: bool) -> None:
+    verdict = judge(HEADER, completion, ended=ended)
+    assert verdict.passed == (verdict.reason == "")
+    assert 0 <= verdict.dropped_lines <= completion.count("\n") + 1
+
+
+MODULE = '''"""A module."""
+
+import os
+
+
+@os.fspath
+def first(x):
+    """A docstring."""
+    if x:
+        return 1
+    try:
+        y = 2
+    except OSError:
+        y = (
+            3,
+            4,
+        )
+    return y
+
+
+class Second:
+    attribute = 1
+
+    async def method(self):
+        a = 1; b = 2
+        return a
+'''
+
+
+def test_prompts_end_where_a_statement_begins() -> None:
+    source = Source("p 1", (("m.py", MODULE),), ())
+    lines = MODULE.split("\n")
+    found = {}
+    with pytest.raises(CorpusError, match="only 8 prompts"):
+        cut_prompts([source], 99)
+    for prompt in cut_prompts([source], 8):
+        found[prompt.line] = lines[prompt.line - 1].strip()
+        assert MODULE.startswith(prompt.text) and prompt.text.count("\n") == prompt.line - 1
+        rest = "\n".join(lines[prompt.line - 1 :])
+        assert judge(prompt.text, rest, ended=True).passed
+    assert sorted(found.values()) == sorted(
+        [
+            '"""A docstring."""',
+            "if x:",
+            "return 1",
+            "try:",
+            "y = (",  # In the handler, where the try is closed; not inside of the try.
+            "return y",
+            "a = 1; b = 2",
+            "return a",
+        ]
+    )
+
+
+def long_file() -> str:
+    functions = (f"def f{i}(x):\n    y = x + {i}\n    return y\n" for i in range(400))
+    return "import os\n\n" + "\n\n".join(functions)
+
+
+def test_a_far_prompt_starts_at_a_top_level_statement() -> None:
+    source = Source("p 1", (("m.py", long_file()),), ())
+    prompts = cut_prompts([source], 40)
+    assert any(not prompt.text.startswith("import") for prompt in prompts)
+    for prompt in prompts:
+        assert len(prompt.text) <= MAX_CHARACTERS
+        assert prompt.text.startswith(("import", "def f"))
+        if prompt.text.startswith("def"):
+            assert len(prompt.text) > MAX_CHARACTERS - 100  # The farthest that is near enough.
+
+
+def test_a_function_too_long_for_its_place_gives_no_prompt() -> None:
+    body = "".join(f"    value_{i} = {i}\n" for i in range(1000))
+    source = Source("p 1", (("m.py", f"def f():\n{body}"),), ())
+    prompts = cut_prompts([source], 100)
+    assert max(len(prompt.text) for prompt in prompts) <= MAX_CHARACTERS
+
+
+def test_prompts_are_the_same_for_every_model_and_spread() -> None:
+    files = tuple((f"m{i}.py", long_file()) for i in range(5))
+    sources = [Source("p 1", files, ()), Source("q 2", files, ())]
+    prompts = cut_prompts(sources, 9, seed=3)
+    assert prompts == cut_prompts(sources, 9, seed=3)
+    assert prompts != cut_prompts(sources, 9, seed=4)
+    assert [prompt.source for prompt in prompts] == ["p 1"] * 5 + ["q 2"] * 4
+    assert len({(prompt.source, prompt.path) for prompt in prompts}) == 9
+
+
+def test_files_that_are_no_python_3_give_no_prompts() -> None:
+    source = Source("p 1", (("old.py", "def f():\n    print 'x'\n"), ("m.py", MODULE)), ())
+    assert {prompt.path for prompt in cut_prompts([source], 8)} == {"m.py"}
+
+
+def test_every_prompt_is_completed_and_judged() -> None:
+    prompts = [Prompt("p 1", "m.py", 2, HEADER), Prompt("p 1", "n.py", 2, "def g(y):\n")]
+    answers = {HEADER: ("    return x\n    y", False), "def g(y):\n": ("    pass", True)}
+    results = list(parse_rate(prompts, lambda text: answers[text]))
+    assert [result.prompt for result in results] == prompts
+    assert [result.verdict.passed for result in results] == [True, False]
