@@ -1,0 +1,110 @@
+"""``tinystarcoder corpus``: build a corpus from packages, and make it tokens."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..corpus.parquet import read_documents, read_manifest
+from ..corpus.pipeline import Settings, build_corpus
+from ..corpus.token_shards import build_token_shards
+from ..tokenizer import Tokenizer
+
+app = typer.Typer(no_args_is_help=True, help="Build training data from Python packages.")
+
+
+@app.callback()
+def corpus() -> None:
+    """Build training data from Python packages."""
+
+
+@app.command()
+def build(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="Wheels, sdists (.tar.gz, .zip) and folders."),
+    ],
+    output: Annotated[Path, typer.Option(help="The folder to make; it must not exist.")],
+    license_: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            metavar="SPDX",
+            help="License of the folders that do not say their own; else they are set aside.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="A package that must not enter, nor near duplicates of its files. Repeatable.",
+        ),
+    ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A folder name to leave out of folders. Repeatable."),
+    ] = None,
+    near_dedup: Annotated[bool, typer.Option(help="Drop near duplicates.")] = True,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; by default one a core.")
+    ] = None,
+) -> None:
+    """Build a corpus folder: licensed, filtered, deduplicated, with a manifest.
+
+    Started again after an interruption, it goes on where it stopped.
+    """
+    settings = Settings(license=license_, skipped=tuple(skip or ()), near_dedup=near_dedup)
+    with _bar() as bar:
+        task = bar.add_task("sources", total=None)
+        manifest = build_corpus(
+            sources,
+            output,
+            settings=settings,
+            excluded=exclude or (),
+            jobs=jobs or os.cpu_count() or 1,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    totals = manifest["totals"]
+    typer.echo(
+        f"{output}: {totals['bytes'] / 1e6:.1f} MB in {totals['files']} files "
+        f"of {totals['packages']} packages (read: {totals['read_bytes'] / 1e6:.1f} MB in "
+        f"{totals['read_files']} files)"
+    )
+    for name, count in manifest["dropped_files"].items():
+        typer.echo(f"  {count:7} files dropped: {name}")
+    for report in manifest["packages"]:
+        if report["set_aside"]:
+            typer.echo(f"  set aside: {report['source']}: {report['set_aside']}")
+
+
+@app.command()
+def tokenize(
+    corpus: Annotated[Path, typer.Argument(help="A folder made by `corpus build`.")],
+    tokenizer: Annotated[Path, typer.Option(help="A folder with a tokenizer.")],
+    output: Annotated[Path, typer.Option(help="The folder to make; it must not exist.")],
+) -> None:
+    """Make the token shards that training reads."""
+    total = read_manifest(corpus)["totals"]["files"]
+    with _bar() as bar:
+        task = bar.add_task("documents", total=total)
+        shards = build_token_shards(
+            read_documents(corpus),
+            Tokenizer.from_folder(tokenizer),
+            output,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    typer.echo(
+        f"{output}: {shards.num_tokens} tokens of {len(shards)} documents, "
+        f"{shards.num_bytes / shards.num_tokens:.3f} bytes a token"
+    )
+
+
+def _bar() -> Progress:
+    return Progress(
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )

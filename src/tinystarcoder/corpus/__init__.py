@@ -1,0 +1,1 @@
+"""From packages to clean, licensed, attributable training documents and their tokens."""

@@ -1,0 +1,384 @@
+"""From sources to a corpus folder: read, license, filter, deduplicate, write.
+
+    each source, on all cores     open -> license -> filters -> part (text, key, signature)
+    all parts together            exact duplicates -> near duplicates -> shards + manifest
+
+Parts are Parquet files in ``OUTPUT.partial``, named by everything that they
+depend on: a build that was killed and is started again reads those that are
+whole and makes the others. The output folder appears in one rename, finished.
+Its content depends on the sources, their order and the settings, never on the
+number of workers.
+
+What it gives up: keys and signatures of all documents are held in memory (1 KiB
+a document); texts are not.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from .. import __version__
+from ..errors import CorpusError
+from ..files import atomic_file, write_atomically
+from . import dedup, filters, near_dedup, sources
+from .document import Document
+from .licenses import PERMISSIVE, canonical, decide
+from .parquet import (
+    COLUMNS,
+    MANIFEST,
+    SCHEMA,
+    documents_of,
+    sha256_of,
+    table_of,
+    write_documents,
+)
+
+FORMAT = 1
+EXAMPLES = 3
+
+Progress = Callable[[int, int], None]
+"""Called with the number of sources that are done and of all."""
+
+_PART_SCHEMA = SCHEMA.append(pyarrow.field("key", pyarrow.binary(dedup.KEY_BYTES))).append(
+    pyarrow.field("signature", pyarrow.binary(4 * near_dedup.PERMUTATIONS))
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a build may be told."""
+
+    license: str | None = None
+    """SPDX expression of folders that have no license of their own."""
+    skipped: tuple[str, ...] = ()
+    """Names of folders that are left out of folder sources, besides the usual ones."""
+    near_dedup: bool = True
+
+
+@dataclass
+class Drops:
+    """Files set aside, by reason: how many, and the first few paths."""
+
+    files: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, reason: str, path: str) -> None:
+        self.files[reason] = self.files.get(reason, 0) + 1
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < EXAMPLES:
+            examples.append(path)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        return {
+            reason: {"files": self.files[reason], "examples": self.examples[reason]}
+            for reason in sorted(self.files)
+        }
+
+
+@dataclass
+class Report:
+    """What became of one source: goes into the manifest, package by package."""
+
+    source: str
+    package: str = ""
+    version: str = ""
+    license: str = ""
+    sha256: str = ""
+    set_aside: str | None = None
+    read_files: int = 0
+    read_bytes: int = 0
+    files: int = 0
+    bytes: int = 0
+    dropped: Drops = field(default_factory=Drops)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"dropped": self.dropped.summary()}
+
+
+def build_corpus(
+    source_paths: Sequence[Path],
+    output: Path,
+    *,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+    excluded: Sequence[Path] = (),
+    jobs: int = 1,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Builds ``output`` and returns its manifest.
+
+    Documents of the ``excluded`` sources, whatever their license, never enter:
+    neither their packages in any version nor near duplicates of their files.
+
+    Raises CorpusError for a source that is no wheel, sdist or folder, an output
+    that exists, or where nothing is left. A broken archive is set aside.
+    """
+    if output.exists():
+        raise CorpusError(f"{output}: exists; remove it or choose another --output")
+    settings = Settings(**asdict(settings) | {"license": _checked(settings.license)})
+    for path in (*source_paths, *excluded):
+        sources.kind_of(path)
+    tasks = [_Task(path, settings, raw=True) for path in excluded]
+    tasks += [_Task(path, settings) for path in source_paths]
+    partial = output.with_name(output.name + ".partial")
+    parts = _make_parts(tasks, partial / "parts", jobs, progress)
+    reports = [_report_of(part) for part in parts]
+
+    names = {_normal(report.package) for report in reports[: len(excluded)]}
+    for report in reports[len(excluded) :]:
+        if report.set_aside is None and _normal(report.package) in names:
+            report.set_aside = "excluded package"
+    kept = _kept(parts, reports, len(excluded), settings)
+
+    staging = partial / "corpus"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    shards = write_documents(_survivors(parts, reports, kept), staging)
+    if not shards:
+        reason = next((r.set_aside for r in reports if r.set_aside), "every file was set aside")
+        raise CorpusError(f"nothing is left of {len(source_paths)} sources: {reason}")
+    manifest = _manifest(reports[len(excluded) :], reports[: len(excluded)], shards, settings)
+    write_atomically(staging / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    staging.rename(output)
+    shutil.rmtree(partial, ignore_errors=True)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One source to be made a part. ``raw`` takes every file that can be read, unjudged."""
+
+    path: Path
+    settings: Settings
+    raw: bool = False
+
+    def key(self) -> str:
+        """Changes with everything that the part depends on."""
+        if self.path.is_dir():
+            skipped = sources.SKIPPED_FOLDERS.union(self.settings.skipped)
+            files = [self.path / name for name in sources.names_in(self.path, skipped)]
+        else:
+            files = [self.path]
+        stats = [(str(file), file.lstat().st_size, file.lstat().st_mtime_ns) for file in files]
+        facts = (FORMAT, __version__, asdict(self.settings), self.raw, stats)
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _make_parts(tasks: list[_Task], folder: Path, jobs: int, progress: Progress) -> list[Path]:
+    """Makes those parts that are not there yet, the largest sources first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [folder / f"{index:06}-{task.key()}.parquet" for index, task in enumerate(tasks)]
+    missing = [(task, part) for task, part in zip(tasks, parts, strict=True) if not part.exists()]
+    missing.sort(key=lambda pair: -pair[0].path.stat().st_size)
+    done = len(tasks) - len(missing)
+    progress(done, len(tasks))
+    for _ in _on_all_cores(missing, jobs):
+        done += 1
+        progress(done, len(tasks))
+    return parts
+
+
+def _on_all_cores(work: list[tuple[_Task, Path]], jobs: int) -> Iterator[None]:
+    if jobs == 1 or len(work) <= 1:
+        for task, part in work:
+            yield _make_part(task, part)
+        return
+    pool = ProcessPoolExecutor(min(jobs, len(work)), mp_context=get_context("spawn"))
+    try:
+        futures = {pool.submit(_make_part, task, part): task for task, part in work}
+        for future in as_completed(futures):
+            try:
+                yield future.result()
+            except BrokenProcessPool as error:
+                raise CorpusError(
+                    "a worker died, perhaps for want of memory; start again with a smaller --jobs: "
+                    "what is finished is kept"
+                ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _make_part(task: _Task, part: Path) -> None:
+    """Reads, judges and filters one source, and writes what is left with its report."""
+    report = Report(source=task.path.name)
+    documents = list(_documents(task, report))
+    keys = [dedup.content_key(document.text) for document in documents]
+    signatures = [near_dedup.signature(document.text).tobytes() for document in documents]
+    table = table_of(documents)
+    for name, values in (("key", keys), ("signature", signatures)):
+        column = _PART_SCHEMA.field(name)
+        table = table.append_column(column, pyarrow.array(values, type=column.type))
+    table = table.replace_schema_metadata({"report": json.dumps(asdict(report))})
+    with atomic_file(part) as stream:
+        parquet.write_table(table, stream, compression="zstd", use_dictionary=False)
+
+
+def _documents(task: _Task, report: Report) -> Iterator[Document]:
+    """The documents of one source that pass, the others noted in ``report``."""
+    try:
+        package = sources.open_package(
+            task.path, sources.SKIPPED_FOLDERS.union(task.settings.skipped)
+        )
+    except CorpusError as error:
+        if task.raw:  # An exclusion that cannot be honoured must not be passed over.
+            raise
+        report.set_aside = str(error).removeprefix(f"{task.path}: ")
+        return
+    report.package, report.version = package.name, package.version
+    if task.path.is_file():
+        report.sha256 = sha256_of(task.path)
+    folder = task.path.is_dir()
+    verdict = decide(package.claims, fallback=task.settings.license if folder else None)
+    report.license = verdict.license
+    if verdict.reason and not task.raw:
+        report.set_aside = verdict.reason
+        return
+    for path, text in package.files():
+        report.read_files += 1
+        if isinstance(text, sources.SetAside):
+            report.dropped.add(str(text), path)
+            continue
+        report.read_bytes += len(text.encode())
+        document = Document(text, path, package.name, package.version, verdict.license)
+        reason = None if task.raw else filters.reason_against(document)
+        if reason:
+            report.dropped.add(reason, path)
+        else:
+            yield document
+
+
+def _kept(
+    parts: list[Path], reports: list[Report], excluded: int, settings: Settings
+) -> list[NDArray[np.bool_]]:
+    """For each part, which rows stay: those without a duplicate before them.
+
+    Excluded sources come first, so their files win over every copy, and then go.
+    """
+    wanted = [report.set_aside is None for report in reports]
+    tables = [parquet.read_table(p, columns=["path", "key", "signature"]) for p in parts]
+    sizes = [len(table) if use else 0 for table, use in zip(tables, wanted, strict=True)]
+    tables = [table for table, use in zip(tables, wanted, strict=True) if use]
+    firsts = sum(sizes[:excluded])
+    table = pyarrow.concat_tables([t.replace_schema_metadata() for t in tables])
+
+    roots = np.array(dedup.first_of_each(table["key"].to_pylist()), dtype=np.int64)
+    unique = np.flatnonzero(roots == np.arange(len(roots)))
+    reasons = np.where(roots < firsts, "exact duplicate of excluded", "exact duplicate")
+    stays = np.zeros(len(roots), dtype=bool)
+    stays[unique] = True
+    if settings.near_dedup:
+        buffers = table["signature"].take(unique).to_pylist()
+        signatures = np.frombuffer(b"".join(buffers), dtype="<u4")
+        signatures = signatures.reshape(len(unique), near_dedup.PERMUTATIONS)
+        near_roots = unique[near_dedup.components(signatures)]
+        near = unique[near_roots != unique]
+        stays[near] = False
+        of_excluded = near_roots[near_roots != unique] < firsts
+        reasons[near] = np.where(of_excluded, "near duplicate of excluded", "near duplicate")
+    stays[:firsts] = False
+
+    offset, kept = 0, []
+    paths = table["path"].to_pylist()
+    for index, (report, size) in enumerate(zip(reports, sizes, strict=True)):
+        rows = range(offset, offset + size)
+        if index >= excluded:
+            for row in rows:
+                if not stays[row]:
+                    report.dropped.add(str(reasons[row]), paths[row])
+        kept.append(stays[offset : offset + size])
+        offset += size
+    return kept
+
+
+def _survivors(
+    parts: list[Path], reports: list[Report], kept: list[NDArray[np.bool_]]
+) -> Iterator[Document]:
+    """The documents that stay, in order, counted into their package's report."""
+    for part, report, stays in zip(parts, reports, kept, strict=True):
+        if not stays.any():
+            continue
+        for document, stay in zip(documents_of(part), stays, strict=True):
+            if stay:
+                report.files += 1
+                report.bytes += len(document.text.encode())
+                yield document
+
+
+def _report_of(part: Path) -> Report:
+    fields = json.loads(parquet.read_schema(part).metadata[b"report"])
+    return Report(**fields | {"dropped": Drops(**fields["dropped"])})
+
+
+def _manifest(
+    reports: list[Report], excluded: list[Report], shards: list[dict[str, Any]], settings: Settings
+) -> dict[str, Any]:
+    """Everything about the corpus but its text."""
+    licenses: dict[str, dict[str, int]] = {}
+    dropped: dict[str, int] = {}
+    set_aside: dict[str, int] = {}
+    for report in reports:
+        if report.set_aside is not None:
+            reason = report.set_aside.split(":")[0]
+            set_aside[reason] = set_aside.get(reason, 0) + 1
+            continue
+        entry = licenses.setdefault(report.license, {"packages": 0, "files": 0, "bytes": 0})
+        entry["packages"] += 1
+        entry["files"] += report.files
+        entry["bytes"] += report.bytes
+        for reason, count in report.dropped.files.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    return {
+        "format": FORMAT,
+        "tinystarcoder": __version__,
+        "columns": list(COLUMNS),
+        "totals": {
+            "packages": sum(report.files > 0 for report in reports),
+            "files": sum(report.files for report in reports),
+            "bytes": sum(report.bytes for report in reports),
+            "read_files": sum(report.read_files for report in reports),
+            "read_bytes": sum(report.read_bytes for report in reports),
+        },
+        "licenses": dict(sorted(licenses.items(), key=lambda item: -item[1]["bytes"])),
+        "dropped_files": dict(sorted(dropped.items(), key=lambda item: -item[1])),
+        "packages_set_aside": dict(sorted(set_aside.items(), key=lambda item: -item[1])),
+        "settings": asdict(settings) | _thresholds(),
+        "excluded": [f"{report.package} {report.version}" for report in excluded],
+        "shards": shards,
+        "packages": [report.as_dict() for report in reports],
+    }
+
+
+def _thresholds() -> dict[str, Any]:
+    named = {name: value for name, value in vars(filters).items() if name[:4] in ("MIN_", "MAX_")}
+    return {
+        "filters": [keep.__name__ for keep in filters.FILTERS],
+        "thresholds": {name.lower(): value for name, value in named.items()},
+        "minhash": {
+            "ngram": near_dedup.NGRAM,
+            "permutations": near_dedup.PERMUTATIONS,
+            "bands": near_dedup.BANDS,
+            "rows": near_dedup.ROWS,
+            "jaccard": near_dedup.THRESHOLD,
+        },
+        "permissive_licenses": sorted(PERMISSIVE),
+    }
+
+
+def _checked(license_: str | None) -> str | None:
+    return None if license_ is None else canonical(license_)
+
+
+def _normal(package: str) -> str:
+    """A project's name as package indexes compare it."""
+    return package.lower().replace("_", "-").replace(".", "-")

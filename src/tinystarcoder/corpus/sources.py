@@ -1,0 +1,318 @@
+"""Where documents come from: wheels, sdists given as files, folders.
+
+A source is opened, its metadata and license files are read, and its ``*.py``
+files are decoded one after the other. Archives are read in memory and never
+unpacked to the disk, and nothing in them is ever run or built, so a path
+traversal has nowhere to go; such a member is set aside with the other
+unusable ones.
+
+What it gives up: a member larger than 8 MiB is not read, and an archive that
+unpacks to more than 4 GiB (a zip bomb) is refused whole.
+"""
+
+import gzip
+import io
+import os
+import re
+import stat
+import tarfile
+import tokenize
+import tomllib
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from email.message import Message
+from email.parser import BytesHeaderParser
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
+
+from ..errors import CorpusError
+from .licenses import LicenseClaims
+
+MAX_MEMBER_BYTES = 8 << 20
+MAX_ARCHIVE_BYTES = 4 << 30
+
+# Never entered in a folder source: other people's packages, caches, tools.
+SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "node_modules", "__pycache__"})
+
+_LICENSE_FILE = re.compile(r"(?:un)?licen[cs]e|copying|copyright", re.IGNORECASE)
+_SDIST_SUFFIXES = (".tar.gz", ".tgz", ".zip")
+_BROKEN_ARCHIVE = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error),
+    *(EOFError, NotImplementedError, RuntimeError, OSError),
+)
+
+
+class SetAside(Exception):  # noqa: N818 - a verdict, not an error
+    """One file cannot be used; the message is the reason that is counted."""
+
+
+class Container(Protocol):
+    """A wheel, an sdist or a folder: names and their bytes."""
+
+    def names(self) -> Sequence[str]:
+        """Paths of the files inside, with forward slashes."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file. Raises SetAside where it must not or cannot be read."""
+
+
+class Package:
+    """An opened source: who it is, what it says about its license, its Python files."""
+
+    def __init__(self, container: Container, default_name: str) -> None:
+        self._container = container
+        names = container.names()
+        self._metadata_file = _metadata_file(names)
+        self._root = _root_of(self._metadata_file, names)
+        headers = self._headers()
+        self.name = str(headers.get("Name") or default_name)
+        self.version = str(headers.get("Version") or "")
+        self.claims = LicenseClaims(
+            expression=str(headers.get("License-Expression") or ""),
+            free_text=str(headers.get("License") or ""),
+            classifiers=tuple(map(str, headers.get_all("Classifier", []))),
+            files=tuple(self._license_files()),
+        )
+
+    def files(self) -> Iterator[tuple[str, str | SetAside]]:
+        """Path inside the package, and text or the reason why there is none."""
+        for name in self._container.names():
+            if not name.endswith(".py"):
+                continue
+            path = name.removeprefix(self._root)
+            try:
+                yield path, decode(self._container.read(name))
+            except SetAside as reason:
+                yield path, reason
+
+    def _headers(self) -> "Message[str, str]":
+        if self._metadata_file is None:
+            return Message()
+        data = self._container.read(self._metadata_file)
+        if self._metadata_file.endswith(".toml"):
+            return _headers_of_pyproject(data)
+        return BytesHeaderParser().parsebytes(data)
+
+    def _license_files(self) -> Iterator[tuple[str, str]]:
+        """License texts of the package itself, not of what it bundles deeper down."""
+        for name in self._container.names():
+            path = PurePosixPath(name.removeprefix(self._root))
+            top = len(path.parts) == 1
+            declared = re.fullmatch(r"[^/]+\.dist-info/(?:(?:licenses|license_files)/)?[^/]+", name)
+            code = path.suffix in {".py", ".pyc", ".pyi", ".json", ".toml"}
+            if (top or declared) and _LICENSE_FILE.search(path.name) and not code:
+                try:
+                    text = self._container.read(name).decode("utf-8", errors="replace")
+                except SetAside:
+                    continue
+                yield str(path), text
+
+
+def open_package(path: Path, skipped: frozenset[str] = SKIPPED_FOLDERS) -> Package:
+    """Opens one source. Raises CorpusError where it is none, or is broken."""
+    kind = kind_of(path)
+    if kind == "folder":
+        return Package(_Folder(path, skipped), path.resolve().name)
+    default_name = path.name.split("-")[0]
+    try:
+        archive = _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
+        return Package(archive, default_name)
+    except SetAside as reason:
+        raise CorpusError(f"{path}: {reason}") from reason
+    except _BROKEN_ARCHIVE as error:
+        raise CorpusError(f"{path}: not a readable archive: {error}") from error
+
+
+def names_in(folder: Path, skipped: frozenset[str] = SKIPPED_FOLDERS) -> list[str]:
+    """The files of a folder source, sorted; skipped and hidden folders are not entered."""
+    names: list[str] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [f for f in folders if f not in skipped and not f.startswith(".")]
+        inside = Path(parent).relative_to(folder)
+        names += [(inside / file).as_posix() for file in files if _wanted(file)]
+    return sorted(names)
+
+
+def kind_of(path: Path) -> str:
+    """``wheel``, ``sdist`` or ``folder``. Raises CorpusError for anything else."""
+    if path.is_dir():
+        return "folder"
+    if not path.exists():
+        raise CorpusError(f"{path}: no such source; give wheels, sdists or folders")
+    if path.suffix == ".whl":
+        return "wheel"
+    if path.name.endswith(_SDIST_SUFFIXES):
+        return "sdist"
+    raise CorpusError(f"{path}: neither a wheel (.whl), an sdist (.tar.gz, .zip) nor a folder")
+
+
+def decode(data: bytes) -> str:
+    """The text of a Python file by its coding cookie (PEP 263), line ends as ``\\n``.
+
+    Raises SetAside for NUL bytes, an unknown encoding, and bytes that it cannot read.
+    """
+    if b"\0" in data:
+        raise SetAside("NUL bytes")
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        text = data.decode(encoding)
+        text.encode()  # Some codecs make lone surrogates, which no UTF-8 file can hold.
+    except (SyntaxError, LookupError, ValueError) as error:
+        raise SetAside("wrong encoding") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+class _Zip:
+    def __init__(self, path: Path) -> None:
+        self._archive = zipfile.ZipFile(path)
+        self._members = {info.filename: info for info in self._archive.infolist()}
+        _refuse_bomb(sum(info.file_size for info in self._members.values()))
+
+    def names(self) -> Sequence[str]:
+        return [name for name, info in self._members.items() if not info.is_dir()]
+
+    def read(self, name: str) -> bytes:
+        _refuse_traversal(name)
+        info = self._members[name]
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise SetAside("symlink")
+        try:
+            with self._archive.open(info) as stream:
+                return _bounded(stream)
+        except _BROKEN_ARCHIVE as error:
+            raise SetAside("broken archive member") from error
+
+
+class _Tar:
+    """A compressed tar has no index, so what is wanted is kept in memory in one pass."""
+
+    def __init__(self, path: Path) -> None:
+        self._members: dict[str, bytes | SetAside] = {}
+        with (
+            gzip.open(path) as unpacked,
+            tarfile.open(fileobj=_Counted(unpacked), mode="r|") as archive,
+        ):
+            for member in archive:
+                if not member.isdir() and _wanted(member.name):
+                    self._members[member.name] = self._content(archive, member)
+
+    def names(self) -> Sequence[str]:
+        return list(self._members)
+
+    def read(self, name: str) -> bytes:
+        content = self._members[name]
+        if isinstance(content, SetAside):
+            raise content
+        return content
+
+    @staticmethod
+    def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | SetAside:
+        try:
+            _refuse_traversal(member.name)
+            if not member.isreg():
+                return SetAside("symlink" if member.issym() or member.islnk() else "special file")
+            stream = archive.extractfile(member)
+            return _bounded(stream) if stream else SetAside("special file")
+        except SetAside as reason:
+            return reason
+
+
+class _Folder:
+    def __init__(self, root: Path, skipped: frozenset[str]) -> None:
+        self._root = root
+        self._names = names_in(root, skipped)
+
+    def names(self) -> Sequence[str]:
+        return self._names
+
+    def read(self, name: str) -> bytes:
+        path = self._root / name
+        # Links lead out of the folder, or to a file that is read anyway.
+        if path.is_symlink():
+            raise SetAside("symlink")
+        try:
+            with path.open("rb") as stream:
+                return _bounded(stream)
+        except OSError as error:
+            raise SetAside("unreadable") from error
+
+
+class _Counted(io.RawIOBase):
+    """A stream that refuses to unpack without end."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._count += len(data)
+        _refuse_bomb(self._count)
+        return data
+
+
+def _bounded(stream: IO[bytes]) -> bytes:
+    """All of a stream that is small enough, whatever size its header claims."""
+    data = stream.read(MAX_MEMBER_BYTES + 1)
+    if len(data) > MAX_MEMBER_BYTES:
+        raise SetAside("larger than 8 MiB")
+    return data
+
+
+def _refuse_bomb(size: int) -> None:
+    if size > MAX_ARCHIVE_BYTES:
+        raise SetAside("unpacks to more than 4 GiB")
+
+
+def _refuse_traversal(name: str) -> None:
+    if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or ":" in name[:3]:
+        raise SetAside("path traversal")
+
+
+def _wanted(name: str) -> bool:
+    base = name.rsplit("/", 1)[-1]
+    return base.endswith(".py") or base in _METADATA or bool(_LICENSE_FILE.search(base))
+
+
+_METADATA = ("METADATA", "PKG-INFO", "pyproject.toml")
+
+
+def _metadata_file(names: Sequence[str]) -> str | None:
+    """A wheel's METADATA, an sdist's PKG-INFO or a folder's pyproject.toml."""
+    for pattern in (r"[^/]+\.dist-info/METADATA", r"(?:[^/]+/)?PKG-INFO", r"pyproject\.toml"):
+        for name in names:
+            if re.fullmatch(pattern, name):
+                return name
+    return None
+
+
+def _root_of(metadata_file: str | None, names: Sequence[str]) -> str:
+    """The folder ``NAME-VERSION/`` that everything in an sdist lies in; else nothing."""
+    if metadata_file is not None and metadata_file.endswith("/PKG-INFO"):
+        return metadata_file.removesuffix("PKG-INFO")
+    return ""
+
+
+def _headers_of_pyproject(data: bytes) -> "Message[str, str]":
+    """[project] of a pyproject.toml as core metadata."""
+    headers: Message[str, str] = Message()
+    try:
+        project = tomllib.loads(data.decode()).get("project", {})
+    except ValueError:
+        return headers
+    if not isinstance(project, Mapping):
+        return headers
+    license_ = project.get("license", "")
+    if isinstance(license_, Mapping):
+        headers["License"] = " ".join(str(license_.get("text", "")).split())
+    else:
+        headers["License-Expression"] = str(license_)
+    headers["Name"] = str(project.get("name", ""))
+    headers["Version"] = str(project.get("version", ""))
+    for classifier in project.get("classifiers", []):
+        headers["Classifier"] = str(classifier)
+    return headers
