@@ -63,6 +63,9 @@ WORKSHOP = (
 )
 RUNTIME_TOO = ("training/__init__.py", "training/recipe.py", "training/schedule.py")
 
+# What the package's own __init__ defines, rather than forwards, and may be asked for.
+DEFINED_AT_THE_TOP = ("__version__",)
+
 # Hosts that may be named. Examples and loopback aside, an address is a dependency.
 HOSTS = ("www.apache.org", "keepachangelog.com", "semver.org")
 EXAMPLE_HOST = re.compile(r"localhost|127\.0\.0\.1|(.*\.)?(example|test|invalid)(\.(com|org|net))?")
@@ -187,7 +190,7 @@ def names_from_their_own_file(tree: Tree) -> Iterator[str]:
         target = modules.get(item.target)
         if target is None:
             yield f"{module.path}:{item.line}: there is no module {item.target}"
-        elif target.is_package:
+        elif target.is_package and item.name not in DEFINED_AT_THE_TOP:
             yield f"{module.path}:{item.line}: imports {item.name or 'all'} through {target.path}"
 
 
