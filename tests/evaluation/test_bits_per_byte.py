@@ -152,10 +152,10 @@ class Witness:
     def allocate(self) -> int:
         return 0
 
-    def truncate(self, slot: int, length: int) -> None:  # noqa: ARG002
+    def truncate(self, slot: int, length: int) -> None:
         del self.held[length:]
 
-    def extend(self, slot: int, ids: Sequence[int], *, all_logits: bool = False) -> Any:  # noqa: ARG002
+    def extend(self, slot: int, ids: Sequence[int], *, all_logits: bool = False) -> Any:
         start = len(self.held)
         self.held += ids
         assert len(self.held) <= self.config.n_positions
