@@ -58,14 +58,16 @@ def build(
     """
     settings = Settings(license=license_, skipped=tuple(skip or ()), near_dedup=near_dedup)
     with _bar() as bar:
-        task = bar.add_task("sources", total=None)
+        task = bar.add_task("")
         manifest = build_corpus(
             sources,
             output,
             settings=settings,
             excluded=exclude or (),
             jobs=jobs or os.cpu_count() or 1,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda stage, done, total: bar.update(
+                task, description=stage, completed=done, total=total
+            ),
         )
     totals = manifest["totals"]
     typer.echo(

@@ -14,7 +14,7 @@ from ..errors import CorpusError, MissingExtraError
 from .document import Document
 
 try:
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
     from pyarrow import parquet
 except ModuleNotFoundError as error:
     raise MissingExtraError("reading and writing a corpus", "corpus") from error
@@ -24,7 +24,7 @@ COLUMNS = ("content", "path", "package", "version", "license")
 SCHEMA = pyarrow.schema([(name, pyarrow.string()) for name in COLUMNS])
 
 SHARD_BYTES = 128 << 20
-_ROWS = 512
+BATCH = 512
 
 
 def write_documents(documents: Iterable[Document], folder: Path) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def write_documents(documents: Iterable[Document], folder: Path) -> list[dict[st
     writer: parquet.ParquetWriter | None = None
     try:
         rest = iter(documents)
-        while rows := list(islice(rest, _ROWS)):
+        while rows := list(islice(rest, BATCH)):
             if writer is None or shards[-1]["bytes"] >= SHARD_BYTES:
                 if writer is not None:
                     writer.close()
@@ -82,7 +82,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def documents_of(path: Path) -> Iterator[Document]:
     """The documents of one Parquet file."""
     with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=_ROWS, columns=list(COLUMNS)):
+        for batch in file.iter_batches(batch_size=BATCH, columns=list(COLUMNS)):
             for row in zip(*(batch.column(name).to_pylist() for name in COLUMNS), strict=True):
                 yield Document(*row)
 

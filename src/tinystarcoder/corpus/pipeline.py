@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
+import pyarrow  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from pyarrow import parquet
 
@@ -36,6 +37,7 @@ from . import dedup, filters, near_dedup, sources
 from .document import Document
 from .licenses import PERMISSIVE, canonical, decide
 from .parquet import (
+    BATCH,
     COLUMNS,
     MANIFEST,
     SCHEMA,
@@ -48,8 +50,8 @@ from .parquet import (
 FORMAT = 1
 EXAMPLES = 3
 
-Progress = Callable[[int, int], None]
-"""Called with the number of sources that are done and of all."""
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, and how much of how much of it is done."""
 
 _PART_SCHEMA = SCHEMA.append(pyarrow.field("key", pyarrow.binary(dedup.KEY_BYTES))).append(
     pyarrow.field("signature", pyarrow.binary(4 * near_dedup.PERMUTATIONS))
@@ -111,10 +113,10 @@ def build_corpus(
     source_paths: Sequence[Path],
     output: Path,
     *,
-    settings: Settings = Settings(),  # noqa: B008 - frozen
+    settings: Settings = Settings(),
     excluded: Sequence[Path] = (),
     jobs: int = 1,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Builds ``output`` and returns its manifest.
 
@@ -132,6 +134,7 @@ def build_corpus(
     tasks = [_Task(path, settings, raw=True) for path in excluded]
     tasks += [_Task(path, settings) for path in source_paths]
     partial = output.with_name(output.name + ".partial")
+    progress = progress or (lambda *_: None)
     parts = _make_parts(tasks, partial / "parts", jobs, progress)
     reports = [_report_of(part) for part in parts]
 
@@ -139,12 +142,14 @@ def build_corpus(
     for report in reports[len(excluded) :]:
         if report.set_aside is None and _normal(report.package) in names:
             report.set_aside = "excluded package"
+    progress("finding duplicates", 0, 1)
     kept = _kept(parts, reports, len(excluded), settings)
+    progress("finding duplicates", 1, 1)
 
     staging = partial / "corpus"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    shards = write_documents(_survivors(parts, reports, kept), staging)
+    shards = write_documents(_survivors(parts, reports, kept, progress), staging)
     if not shards:
         reason = next((r.set_aside for r in reports if r.set_aside), "every file was set aside")
         raise CorpusError(f"nothing is left of {len(source_paths)} sources: {reason}")
@@ -181,30 +186,31 @@ def _make_parts(tasks: list[_Task], folder: Path, jobs: int, progress: Progress)
     parts = [folder / f"{index:06}-{task.key()}.parquet" for index, task in enumerate(tasks)]
     missing = [(task, part) for task, part in zip(tasks, parts, strict=True) if not part.exists()]
     missing.sort(key=lambda pair: -pair[0].path.stat().st_size)
-    done = len(tasks) - len(missing)
-    progress(done, len(tasks))
-    for _ in _on_all_cores(missing, jobs):
-        done += 1
-        progress(done, len(tasks))
+    there = len(tasks) - len(missing)
+    progress("reading sources", there, len(tasks))
+    for done in _on_all_cores(missing, jobs):
+        progress("reading sources", there + done, len(tasks))
     return parts
 
 
-def _on_all_cores(work: list[tuple[_Task, Path]], jobs: int) -> Iterator[None]:
+def _on_all_cores(work: list[tuple[_Task, Path]], jobs: int) -> Iterator[int]:
+    """Makes parts in worker processes; yields how many are made."""
     if jobs == 1 or len(work) <= 1:
-        for task, part in work:
-            yield _make_part(task, part)
+        for done, (task, part) in enumerate(work, 1):
+            _make_part(task, part)
+            yield done
         return
     pool = ProcessPoolExecutor(min(jobs, len(work)), mp_context=get_context("spawn"))
     try:
-        futures = {pool.submit(_make_part, task, part): task for task, part in work}
-        for future in as_completed(futures):
-            try:
-                yield future.result()
-            except BrokenProcessPool as error:
-                raise CorpusError(
-                    "a worker died, perhaps for want of memory; start again with a smaller --jobs: "
-                    "what is finished is kept"
-                ) from error
+        futures = [pool.submit(_make_part, task, part) for task, part in work]
+        for done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            yield done
+    except BrokenProcessPool as error:
+        raise CorpusError(
+            "a worker died, perhaps for want of memory; start again with a smaller --jobs: "
+            "what is finished is kept"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -212,16 +218,17 @@ def _on_all_cores(work: list[tuple[_Task, Path]], jobs: int) -> Iterator[None]:
 def _make_part(task: _Task, part: Path) -> None:
     """Reads, judges and filters one source, and writes what is left with its report."""
     report = Report(source=task.path.name)
-    documents = list(_documents(task, report))
-    keys = [dedup.content_key(document.text) for document in documents]
-    signatures = [near_dedup.signature(document.text).tobytes() for document in documents]
-    table = table_of(documents)
-    for name, values in (("key", keys), ("signature", signatures)):
-        column = _PART_SCHEMA.field(name)
-        table = table.append_column(column, pyarrow.array(values, type=column.type))
-    table = table.replace_schema_metadata({"report": json.dumps(asdict(report))})
-    with atomic_file(part) as stream:
-        parquet.write_table(table, stream, compression="zstd", use_dictionary=False)
+    rest = _documents(task, report)
+    with (
+        atomic_file(part) as stream,
+        parquet.ParquetWriter(stream, _PART_SCHEMA, compression="zstd") as writer,
+    ):
+        while batch := list(islice(rest, BATCH)):
+            keys = [dedup.content_key(document.text) for document in batch]
+            signatures = [near_dedup.signature(document.text).tobytes() for document in batch]
+            columns = [*table_of(batch).columns, keys, signatures]
+            writer.write_table(pyarrow.table(columns, schema=_PART_SCHEMA))
+        writer.add_key_value_metadata({"report": json.dumps(asdict(report))})
 
 
 def _documents(task: _Task, report: Report) -> Iterator[Document]:
@@ -302,10 +309,14 @@ def _kept(
 
 
 def _survivors(
-    parts: list[Path], reports: list[Report], kept: list[NDArray[np.bool_]]
+    parts: list[Path],
+    reports: list[Report],
+    kept: list[NDArray[np.bool_]],
+    progress: Progress,
 ) -> Iterator[Document]:
     """The documents that stay, in order, counted into their package's report."""
-    for part, report, stays in zip(parts, reports, kept, strict=True):
+    for index, (part, report, stays) in enumerate(zip(parts, reports, kept, strict=True), 1):
+        progress("writing", index, len(parts))
         if not stays.any():
             continue
         for document, stay in zip(documents_of(part), stays, strict=True):
@@ -316,7 +327,7 @@ def _survivors(
 
 
 def _report_of(part: Path) -> Report:
-    fields = json.loads(parquet.read_schema(part).metadata[b"report"])
+    fields = json.loads(parquet.read_metadata(part).metadata[b"report"])
     return Report(**fields | {"dropped": Drops(**fields["dropped"])})
 
 

@@ -7,7 +7,7 @@ traversal has nowhere to go; such a member is set aside with the other
 unusable ones.
 
 What it gives up: a member larger than 8 MiB is not read, and an archive that
-unpacks to more than 4 GiB (a zip bomb) is refused whole.
+unpacks to more than 2 GiB (a zip bomb) is refused whole.
 """
 
 import gzip
@@ -30,7 +30,7 @@ from ..errors import CorpusError
 from .licenses import LicenseClaims
 
 MAX_MEMBER_BYTES = 8 << 20
-MAX_ARCHIVE_BYTES = 4 << 30
+MAX_ARCHIVE_BYTES = 2 << 30
 
 # Never entered in a folder source: other people's packages, caches, tools.
 SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "node_modules", "__pycache__"})
@@ -64,7 +64,7 @@ class Package:
         self._container = container
         names = container.names()
         self._metadata_file = _metadata_file(names)
-        self._root = _root_of(self._metadata_file, names)
+        self._root = _root_of(self._metadata_file)
         headers = self._headers()
         self.name = str(headers.get("Name") or default_name)
         self.version = str(headers.get("Version") or "")
@@ -167,7 +167,7 @@ class _Zip:
     def __init__(self, path: Path) -> None:
         self._archive = zipfile.ZipFile(path)
         self._members = {info.filename: info for info in self._archive.infolist()}
-        _refuse_bomb(sum(info.file_size for info in self._members.values()))
+        _refuse_bomb(sum(i.file_size for name, i in self._members.items() if _wanted(name)))
 
     def names(self) -> Sequence[str]:
         return [name for name, info in self._members.items() if not info.is_dir()]
@@ -189,10 +189,7 @@ class _Tar:
 
     def __init__(self, path: Path) -> None:
         self._members: dict[str, bytes | SetAside] = {}
-        with (
-            gzip.open(path) as unpacked,
-            tarfile.open(fileobj=_Counted(unpacked), mode="r|") as archive,
-        ):
+        with _BoundedGzip(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
             for member in archive:
                 if not member.isdir() and _wanted(member.name):
                     self._members[member.name] = self._content(archive, member)
@@ -238,20 +235,12 @@ class _Folder:
             raise SetAside("unreadable") from error
 
 
-class _Counted(io.RawIOBase):
-    """A stream that refuses to unpack without end."""
+class _BoundedGzip(gzip.GzipFile):
+    """Refuses to unpack without end: a tar is read through, whatever is wanted of it."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._count = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self._count += len(data)
-        _refuse_bomb(self._count)
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        _refuse_bomb(self.tell())
         return data
 
 
@@ -265,7 +254,7 @@ def _bounded(stream: IO[bytes]) -> bytes:
 
 def _refuse_bomb(size: int) -> None:
     if size > MAX_ARCHIVE_BYTES:
-        raise SetAside("unpacks to more than 4 GiB")
+        raise SetAside("unpacks to more than 2 GiB")
 
 
 def _refuse_traversal(name: str) -> None:
@@ -290,7 +279,7 @@ def _metadata_file(names: Sequence[str]) -> str | None:
     return None
 
 
-def _root_of(metadata_file: str | None, names: Sequence[str]) -> str:
+def _root_of(metadata_file: str | None) -> str:
     """The folder ``NAME-VERSION/`` that everything in an sdist lies in; else nothing."""
     if metadata_file is not None and metadata_file.endswith("/PKG-INFO"):
         return metadata_file.removesuffix("PKG-INFO")

@@ -118,7 +118,7 @@ def build_token_shards(
     output: Path,
     *,
     shard_tokens: int = SHARD_TOKENS,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] | None = None,
 ) -> TokenShards:
     """Tokenizes documents into a new folder ``output``, which appears when it is whole.
 
@@ -148,7 +148,7 @@ def _write(
     tokenizer: Tokenizer,
     folder: Path,
     shard_tokens: int,
-    progress: Callable[[int], None],
+    progress: Callable[[int], None] | None,
 ) -> None:
     lengths: list[int] = []
     byte_lengths: list[int] = []
@@ -166,7 +166,8 @@ def _write(
                 byte_lengths.append(len(document.text.encode()))
                 facts = {name: getattr(document, name) for name in ("path", "package", "license")}
                 lines.write(json.dumps(facts) + "\n")
-            progress(len(lengths))
+            if progress:
+                progress(len(lengths))
     if not lengths:
         raise CorpusError("no document to tokenize")
     np.save(folder / "ends.npy", np.cumsum(lengths, dtype=np.int64))
