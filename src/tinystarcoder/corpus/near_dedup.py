@@ -13,6 +13,7 @@ Arrays: N documents, P = 256 permutations.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,12 +68,26 @@ def components(signatures: Signatures) -> NDArray[np.int64]:
     for band in range(BANDS):
         rows = signatures[hashed, band * ROWS : (band + 1) * ROWS].astype(np.uint64)
         keys = _mix((rows * _BAND_POWERS).sum(axis=1, dtype=np.uint64))
-        for left, right in _equal_pairs(keys):
-            left, right = hashed[left], hashed[right]
-            apart = parents.roots[left] != parents.roots[right]
-            left, right = left[apart], right[apart]
-            parents.join_all(*_similar(signatures, left, right))
+        # Neighbors first: a bucket of near copies becomes one component at once,
+        # and only one of each component is then compared with all others.
+        for left, right in islice(_equal_pairs(keys), 1):
+            _join_similar(parents, signatures, hashed[left], hashed[right])
+        roots = parents.roots[hashed].astype(np.uint64)
+        _, first = np.unique(_mix(keys ^ _mix(roots)), return_index=True)
+        for left, right in _equal_pairs(keys[first]):
+            _join_similar(parents, signatures, hashed[first[left]], hashed[first[right]])
     return parents.roots
+
+
+def _join_similar(
+    parents: "_Parents",
+    signatures: Signatures,
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+) -> None:
+    """Joins those of the candidate pairs that are similar; knows those already joined."""
+    apart = parents.roots[left] != parents.roots[right]
+    parents.join_all(*_similar(signatures, left[apart], right[apart]))
 
 
 def _similar(
