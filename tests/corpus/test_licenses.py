@@ -15,7 +15,7 @@ from tinystarcoder.corpus.licenses import (
 )
 from tinystarcoder.errors import CorpusError
 
-MIT = "Copyright (c) Someone\n\nPermission is hereby granted, free of charge, to any\nperson obtaining a copy"
+MIT = "(c) Someone\n\nPermission is hereby granted, free of charge, to any\nperson obtaining a copy"
 BSD2 = "Redistribution and use in source and binary forms, with or without\nmodification"
 BSD3 = f"{BSD2} ... Neither the name of the copyright holder may be used"
 APACHE = "                 Apache License\n           Version 2.0, January 2004\n"

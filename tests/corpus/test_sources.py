@@ -15,14 +15,15 @@ def contents(path: Path) -> dict[str, str]:
     return {name: f"<{text}>" if isinstance(text, SetAside) else text for name, text in files}
 
 
-class TestKinds:
-    FILES = {"pkg/a.py": "x = 1\n", "pkg/data.json": "{}", "pkg/b.py": "y = 2\r\nz = 3\r"}
-    TEXTS = {"pkg/a.py": "x = 1\n", "pkg/b.py": "y = 2\nz = 3\n"}
+FILES = {"pkg/a.py": "x = 1\n", "pkg/data.json": "{}", "pkg/b.py": "y = 2\r\nz = 3\r"}
+TEXTS = {"pkg/a.py": "x = 1\n", "pkg/b.py": "y = 2\nz = 3\n"}
 
+
+class TestKinds:
     def test_wheel(self, make_wheel):
-        package = open_package(make_wheel("alpha", self.FILES, version="2.1"))
+        package = open_package(make_wheel("alpha", FILES, version="2.1"))
         assert (package.name, package.version) == ("alpha", "2.1")
-        assert dict(package.files()) == self.TEXTS
+        assert dict(package.files()) == TEXTS
         assert package.claims.expression == "MIT"
         assert [name for name, _ in package.claims.files] == [
             "alpha-2.1.dist-info/licenses/LICENSE"
@@ -30,16 +31,16 @@ class TestKinds:
 
     @pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
     def test_sdist(self, make_sdist, suffix):
-        package = open_package(make_sdist("alpha", self.FILES, version="2.1", suffix=suffix))
+        package = open_package(make_sdist("alpha", FILES, version="2.1", suffix=suffix))
         assert (package.name, package.version) == ("alpha", "2.1")
         # Without the folder that everything in an sdist lies in.
-        assert dict(package.files()) == self.TEXTS
+        assert dict(package.files()) == TEXTS
         assert package.claims.free_text == "MIT"
         assert [name for name, _ in package.claims.files] == ["LICENSE"]
 
     def test_a_folder_with_a_pyproject(self, tmp_path):
         root = tmp_path / "somewhere"
-        for name, text in self.FILES.items():
+        for name, text in FILES.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(text.encode())
         (root / "pyproject.toml").write_text(
@@ -48,7 +49,7 @@ class TestKinds:
         package = open_package(root)
         assert (package.name, package.version) == ("beta", "3")
         assert package.claims.expression == "ISC"
-        assert dict(package.files()) == self.TEXTS
+        assert dict(package.files()) == TEXTS
 
     def test_a_bare_folder_is_named_after_itself(self, tmp_path):
         (tmp_path / "notes.py").write_text("x = 1\n")

@@ -68,14 +68,13 @@ def components(signatures: Signatures) -> NDArray[np.int64]:
     for band in range(BANDS):
         rows = signatures[hashed, band * ROWS : (band + 1) * ROWS].astype(np.uint64)
         keys = _mix((rows * _BAND_POWERS).sum(axis=1, dtype=np.uint64))
-        # Neighbors first: a bucket of near copies becomes one component at once,
-        # and only one of each component is then compared with all others.
+        # Neighbors first: a bucket of near copies becomes one component at once, and
+        # all pairs are then gone through only where more than one component is left.
         for left, right in islice(_equal_pairs(keys), 1):
             _join_similar(parents, signatures, hashed[left], hashed[right])
-        roots = parents.roots[hashed].astype(np.uint64)
-        _, first = np.unique(_mix(keys ^ _mix(roots)), return_index=True)
-        for left, right in _equal_pairs(keys[first]):
-            _join_similar(parents, signatures, hashed[first[left]], hashed[first[right]])
+        open_ = _in_open_buckets(keys, parents.roots[hashed])
+        for left, right in _equal_pairs(keys[open_]):
+            _join_similar(parents, signatures, hashed[open_[left]], hashed[open_[right]])
     return parents.roots
 
 
@@ -101,6 +100,16 @@ def _similar(
         same = signatures[left[part]] == signatures[right[part]]
         agree[part] = same.sum(axis=1) >= needed
     return left[agree], right[agree]
+
+
+def _in_open_buckets(keys: NDArray[np.uint64], roots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions whose key is shared with a position of another component."""
+    _, bucket = np.unique(keys, return_inverse=True)
+    lowest = np.full(len(keys), np.iinfo(np.int64).max)
+    highest = np.full(len(keys), -1)
+    np.minimum.at(lowest, bucket, roots)
+    np.maximum.at(highest, bucket, roots)
+    return np.flatnonzero(lowest[bucket] != highest[bucket])
 
 
 def _equal_pairs(

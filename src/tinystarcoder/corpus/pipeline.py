@@ -131,19 +131,31 @@ def build_corpus(
     settings = Settings(**asdict(settings) | {"license": _checked(settings.license)})
     for path in (*source_paths, *excluded):
         sources.kind_of(path)
-    tasks = [_Task(path, settings, raw=True) for path in excluded]
-    tasks += [_Task(path, settings) for path in source_paths]
+    # Excluded sources come first, so that their files win over every copy; then they go.
+    tasks = [_Task(path, settings, raw=True) for path in dict.fromkeys(excluded)]
+    firsts = len(tasks)
+    tasks += [_Task(path, settings) for path in dict.fromkeys(source_paths)]
+    try:
+        return _build(tasks, firsts, output, settings, jobs, progress or (lambda *_: None))
+    except OSError as error:
+        raise CorpusError(f"{output}: cannot be built: {error}") from error
+
+
+def _build(
+    tasks: list["_Task"],
+    firsts: int,
+    output: Path,
+    settings: Settings,
+    jobs: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Builds from ``tasks``, the first ``firsts`` of which are excluded sources."""
     partial = output.with_name(output.name + ".partial")
-    progress = progress or (lambda *_: None)
     parts = _make_parts(tasks, partial / "parts", jobs, progress)
     reports = [_report_of(part) for part in parts]
-
-    names = {_normal(report.package) for report in reports[: len(excluded)]}
-    for report in reports[len(excluded) :]:
-        if report.set_aside is None and _normal(report.package) in names:
-            report.set_aside = "excluded package"
+    _set_aside_excluded(reports, firsts)
     progress("finding duplicates", 0, 1)
-    kept = _kept(parts, reports, len(excluded), settings)
+    kept = _kept(parts, reports, firsts, settings)
     progress("finding duplicates", 1, 1)
 
     staging = partial / "corpus"
@@ -151,9 +163,12 @@ def build_corpus(
     staging.mkdir()
     shards = write_documents(_survivors(parts, reports, kept, progress), staging)
     if not shards:
-        reason = next((r.set_aside for r in reports if r.set_aside), "every file was set aside")
-        raise CorpusError(f"nothing is left of {len(source_paths)} sources: {reason}")
-    manifest = _manifest(reports[len(excluded) :], reports[: len(excluded)], shards, settings)
+        reasons = [report.set_aside for report in reports[firsts:] if report.set_aside]
+        raise CorpusError(
+            f"nothing is left of {len(reports) - firsts} sources: "
+            f"{reasons[0] if reasons else 'every file was set aside'}"
+        )
+    manifest = _manifest(reports[firsts:], reports[:firsts], shards, settings)
     write_atomically(staging / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     staging.rename(output)
     shutil.rmtree(partial, ignore_errors=True)
@@ -176,14 +191,15 @@ class _Task:
         else:
             files = [self.path]
         stats = [(str(file), file.lstat().st_size, file.lstat().st_mtime_ns) for file in files]
-        facts = (FORMAT, __version__, asdict(self.settings), self.raw, stats)
+        rules = asdict(self.settings) | _thresholds()
+        facts = (FORMAT, __version__, rules, self.raw, stats)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _make_parts(tasks: list[_Task], folder: Path, jobs: int, progress: Progress) -> list[Path]:
     """Makes those parts that are not there yet, the largest sources first."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [folder / f"{index:06}-{task.key()}.parquet" for index, task in enumerate(tasks)]
+    parts = [folder / f"{task.key()}.parquet" for task in tasks]
     missing = [(task, part) for task, part in zip(tasks, parts, strict=True) if not part.exists()]
     missing.sort(key=lambda pair: -pair[0].path.stat().st_size)
     there = len(tasks) - len(missing)
@@ -265,47 +281,52 @@ def _documents(task: _Task, report: Report) -> Iterator[Document]:
             yield document
 
 
+def _set_aside_excluded(reports: list[Report], firsts: int) -> None:
+    """An excluded package must not enter in any version."""
+    names = {_normal(report.package) for report in reports[:firsts]}
+    for report in reports[firsts:]:
+        if report.set_aside is None and _normal(report.package) in names:
+            report.set_aside = "excluded package"
+
+
 def _kept(
-    parts: list[Path], reports: list[Report], excluded: int, settings: Settings
+    parts: list[Path], reports: list[Report], firsts: int, settings: Settings
 ) -> list[NDArray[np.bool_]]:
-    """For each part, which rows stay: those without a duplicate before them.
+    """For each part, which rows stay; duplicates go into their package's report."""
+    tables = [parquet.read_table(part, columns=["path", "key", "signature"]) for part in parts]
+    tables = [
+        table if report.set_aside is None else table.slice(0, 0)
+        for table, report in zip(tables, reports, strict=True)
+    ]
+    offsets = np.cumsum([0, *map(len, tables)])
+    excluded = int(offsets[firsts])
+    reasons = _duplicates(pyarrow.concat_tables(tables), excluded, settings.near_dedup)
+    kept = []
+    for index, (table, report) in enumerate(zip(tables, reports, strict=True)):
+        of_part = reasons[offsets[index] : offsets[index + 1]]
+        if index >= firsts:
+            for row in np.flatnonzero(of_part != ""):
+                report.dropped.add(str(of_part[row]), table["path"][int(row)].as_py())
+        kept.append((of_part == "") & (index >= firsts))
+    return kept
 
-    Excluded sources come first, so their files win over every copy, and then go.
+
+def _duplicates(table: pyarrow.Table, excluded: int, near: bool) -> NDArray[np.str_]:
+    """Why each document is a duplicate of an earlier one; empty where it is none.
+
+    The first ``excluded`` documents are those of the excluded sources.
     """
-    wanted = [report.set_aside is None for report in reports]
-    tables = [parquet.read_table(p, columns=["path", "key", "signature"]) for p in parts]
-    sizes = [len(table) if use else 0 for table, use in zip(tables, wanted, strict=True)]
-    tables = [table for table, use in zip(tables, wanted, strict=True) if use]
-    firsts = sum(sizes[:excluded])
-    table = pyarrow.concat_tables([t.replace_schema_metadata() for t in tables])
-
     roots = np.array(dedup.first_of_each(table["key"].to_pylist()), dtype=np.int64)
     unique = np.flatnonzero(roots == np.arange(len(roots)))
-    reasons = np.where(roots < firsts, "exact duplicate of excluded", "exact duplicate")
-    stays = np.zeros(len(roots), dtype=bool)
-    stays[unique] = True
-    if settings.near_dedup:
-        buffers = table["signature"].take(unique).to_pylist()
-        signatures = np.frombuffer(b"".join(buffers), dtype="<u4")
-        signatures = signatures.reshape(len(unique), near_dedup.PERMUTATIONS)
-        near_roots = unique[near_dedup.components(signatures)]
-        near = unique[near_roots != unique]
-        stays[near] = False
-        of_excluded = near_roots[near_roots != unique] < firsts
-        reasons[near] = np.where(of_excluded, "near duplicate of excluded", "near duplicate")
-    stays[:firsts] = False
-
-    offset, kept = 0, []
-    paths = table["path"].to_pylist()
-    for index, (report, size) in enumerate(zip(reports, sizes, strict=True)):
-        rows = range(offset, offset + size)
-        if index >= excluded:
-            for row in rows:
-                if not stays[row]:
-                    report.dropped.add(str(reasons[row]), paths[row])
-        kept.append(stays[offset : offset + size])
-        offset += size
-    return kept
+    reasons = np.full(len(roots), "exact duplicate", dtype="<U27")
+    reasons[roots < excluded] = "exact duplicate of excluded"
+    reasons[unique] = ""
+    if near and len(unique):
+        signatures = np.frombuffer(b"".join(table["signature"].take(unique).to_pylist()), "<u4")
+        roots = unique[near_dedup.components(signatures.reshape(len(unique), -1))]
+        reasons[unique[roots != unique]] = "near duplicate"
+        reasons[unique[(roots != unique) & (roots < excluded)]] = "near duplicate of excluded"
+    return reasons
 
 
 def _survivors(

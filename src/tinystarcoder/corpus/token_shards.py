@@ -122,8 +122,8 @@ def build_token_shards(
 ) -> TokenShards:
     """Tokenizes documents into a new folder ``output``, which appears when it is whole.
 
-    Raises CorpusError where the output exists, there is no document, or the
-    vocabulary does not fit 16 bits.
+    Raises CorpusError where the output exists or cannot be written, there is no
+    document, or the vocabulary does not fit 16 bits.
     """
     if output.exists():
         raise CorpusError(f"{output}: exists; remove it or choose another --output")
@@ -134,10 +134,12 @@ def build_token_shards(
         )
     staging = output.with_name(output.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
     try:
+        staging.mkdir(parents=True)
         _write(documents, tokenizer, staging, shard_tokens, progress)
         staging.rename(output)
+    except OSError as error:
+        raise CorpusError(f"{output}: cannot be written: {error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return TokenShards.open(output)
