@@ -18,7 +18,6 @@ from tinystarcoder.engine.numpy_decoder import NumpyDecoder
 from tinystarcoder.errors import CorpusError, RequestError
 from tinystarcoder.evaluation.bits_per_byte import (
     STRETCH,
-    MiddleScores,
     Score,
     Scorer,
     cross_entropy,
@@ -119,7 +118,7 @@ def test_middles_equal_transformers(
     text = text_of(800, tokenizer)
     scores = Scorer(decoder, tokenizer).middles(text, random.Random("7"))
     tokens = tokenizer.fim
-    assert tokens is not None and scores.skipped == 0
+    assert tokens is not None
 
     rng, nats, size = random.Random("7"), [0.0, 0.0, 0.0], 0
     for stretch in stretches(text):
@@ -135,8 +134,8 @@ def test_middles_equal_transformers(
             logits = reference(ids).logits[0, len(context) : -1].double()
             targets = torch.tensor(middle, dtype=torch.long)
             nats[place] += float(F.cross_entropy(logits, targets, reduction="sum"))
-    for score, expected in zip((scores.prefix_only, scores.psm, scores.spm), nats, strict=True):
-        assert score.bytes == size
+    for score, expected in zip(scores, nats, strict=True):
+        assert (score.bytes, score.skipped) == (size, 0)
         assert score.bits_per_byte == pytest.approx(expected / math.log(2) / size, abs=1e-4)
     assert len({round(value, 6) for value in nats}) == 3
 
@@ -208,7 +207,7 @@ def test_a_stretch_that_does_not_fit_is_counted(tokenizer: Tokenizer) -> None:
     witness = Witness(64, tokenizer.vocab_size)
     scorer = Scorer(witness, tokenizer, window=64, stride=32)  # type: ignore[arg-type]
     stretch = "x = 1\n" * (STRETCH // 6)
-    assert scorer.middles(2 * stretch, random.Random("0")) == MiddleScores(skipped=2)
+    assert scorer.middles(2 * stretch, random.Random("0")) == (Score(skipped=2),) * 3
 
 
 def test_a_short_context_is_refused(tokenizer: Tokenizer) -> None:

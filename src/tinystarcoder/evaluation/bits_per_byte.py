@@ -26,7 +26,7 @@ positions allow no sliding, so a token costs about two.
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -43,6 +43,10 @@ STRETCH = 2048
 _CHUNK = 512
 
 
+# What the middles of a file are scored after: the columns of Scorer.middles.
+MIDDLES = ("prefix only", "psm", "spm")
+
+
 @dataclass(frozen=True)
 class Score:
     """-ln p summed over ``tokens`` tokens that spell ``bytes`` bytes."""
@@ -50,28 +54,21 @@ class Score:
     bytes: int = 0
     tokens: int = 0
     nats: float = 0.0
+    skipped: int = 0
+    """Stretches that do not fit the model's context."""
 
     def __add__(self, other: "Score") -> "Score":
-        return Score(self.bytes + other.bytes, self.tokens + other.tokens, self.nats + other.nats)
+        return Score(
+            self.bytes + other.bytes,
+            self.tokens + other.tokens,
+            self.nats + other.nats,
+            self.skipped + other.skipped,
+        )
 
     @property
     def bits_per_byte(self) -> float:
         """nats / ln 2 / bytes; not a number where nothing was scored."""
         return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
-
-
-@dataclass(frozen=True)
-class MiddleScores:
-    """The same middles, given the prefix alone and given both sides in either order."""
-
-    prefix_only: Score = field(default_factory=Score)
-    psm: Score = field(default_factory=Score)
-    spm: Score = field(default_factory=Score)
-    skipped: int = 0
-    """Stretches that do not fit the model's context."""
-
-    def __add__(self, other: "MiddleScores") -> "MiddleScores":
-        return MiddleScores(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 class Scorer:
@@ -86,10 +83,10 @@ class Scorer:
         stride: int = STRIDE,
     ) -> None:
         """RequestError where the context is shorter than a window."""
-        if decoder.config.n_positions < window:
+        self._context = decoder.config.n_positions
+        if self._context < window:
             raise RequestError(
-                f"windows of {window} tokens do not fit this model's context of "
-                f"{decoder.config.n_positions}"
+                f"windows of {window} tokens do not fit this model's context of {self._context}"
             )
         self._decoder, self._tokenizer = decoder, tokenizer
         self._window, self._stride = window, stride
@@ -108,33 +105,32 @@ class Scorer:
                 break
         return Score(len(text.encode()), len(ids) - 1, nats)
 
-    def middles(self, text: str, rng: random.Random) -> MiddleScores:
-        """The middles of one file. RequestError where the vocabulary has no FIM tokens."""
+    def middles(self, text: str, rng: random.Random) -> tuple[Score, Score, Score]:
+        """The middles of one file, the same after each of ``MIDDLES``.
+
+        RequestError where the vocabulary has no FIM tokens.
+        """
         tokens = self._tokenizer.fim
         if tokens is None:
             raise RequestError("this model's vocabulary has no fill-in-the-middle tokens")
         eos, encode = self._tokenizer.eos_id, self._tokenizer.encode
-        total = MiddleScores()
+        prefix_only = psm = spm = Score()
         for stretch in stretches(text):
             start, end = fim.draw_cuts(len(stretch), rng)
             prefix, suffix = encode(stretch[:start]), encode(stretch[end:])
-            middle = stretch[start:end]
-            ids = encode(middle)
-            contexts = (
-                [eos, *prefix],
-                [eos, *fim.prompt(prefix, suffix, tokens, "psm")],
-                [eos, *fim.prompt(prefix, suffix, tokens, "spm")],
-            )
-            if max(map(len, contexts)) + len(ids) > self._decoder.config.n_positions:
-                total += MiddleScores(skipped=1)
+            middle = encode(stretch[start:end])
+            size = len(stretch[start:end].encode())
+            if 1 + fim.SENTINELS + len(prefix) + len(middle) + len(suffix) > self._context:
+                skipped = Score(skipped=1)
+                prefix_only, psm, spm = prefix_only + skipped, psm + skipped, spm + skipped
                 continue
-            size = len(middle.encode())
-            prefix_only, psm, spm = (
-                Score(size, len(ids), self._nats([*context, *ids], len(context)))
-                for context in contexts
-            )
-            total += MiddleScores(prefix_only, psm, spm)
-        return total
+            prefix_only += self._after([eos, *prefix], middle, size)
+            psm += self._after([eos, *fim.prompt(prefix, suffix, tokens, "psm")], middle, size)
+            spm += self._after([eos, *fim.prompt(prefix, suffix, tokens, "spm")], middle, size)
+        return prefix_only, psm, spm
+
+    def _after(self, context: list[int], ids: list[int], size: int) -> Score:
+        return Score(size, len(ids), self._nats([*context, *ids], len(context)))
 
     def _nats(self, ids: Sequence[int], first: int) -> float:
         """-ln p of ``ids[first:]``, each given all of ``ids`` before it; ``first`` is not 0."""
