@@ -1,0 +1,102 @@
+"""The ``tinystarcoder`` command: a table of commands, each imported when it is called.
+
+``--help`` reads the table alone and so answers at once. It gives up typer's
+colored help, which would import every command to list it.
+
+What goes wrong on the user's side is one line on stderr, ``error: …`` with
+exit code 2; a warning is a line ``warning: …``. Ctrl-C exits with 130, and a
+reader that closes the pipe ends the command without a word.
+"""
+
+import io
+import sys
+import warnings
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .. import __version__
+from ..errors import MissingExtraError, TinyStarcoderError
+
+# Command -> the first line of its own help; its module has the same name.
+COMMANDS = {
+    "complete": "Continue a prompt.",
+    "infill": "Write what belongs at a cursor.",
+    "info": "Describe a model.",
+    "corpus": "Build training data from Python packages.",
+    "tokenizer": "Train a tokenizer.",
+    "train": "Train a model by a recipe, or go on with the run in --output.",
+    "evaluate": "Measure a model on files it has not seen.",
+}
+
+# What the base install lacks, and the extra that brings it.
+EXTRAS = {"packaging": "corpus", "pyarrow": "corpus", "torch": "train", "transformers": "evaluate"}
+
+
+class LazyGroup(TyperGroup):
+    """Lists the table; imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        try:
+            module = import_module(f".{cmd_name}", __package__)
+        except ModuleNotFoundError as error:
+            library = (error.name or "").split(".")[0]
+            if library not in EXTRAS:
+                raise
+            raise MissingExtraError(f"tinystarcoder {cmd_name}", EXTRAS[library]) from error
+        return typer.main.get_command(module.app)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tinystarcoder {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def tinystarcoder(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """A small code model: complete Python offline, or train your own."""
+
+
+def main() -> None:
+    """The entry point: runs the command that the arguments name, and exits."""
+    warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without some character shows a replacement, not a traceback.
+            stream.reconfigure(errors="replace")
+    try:
+        typer.main.get_command(app)(prog_name="tinystarcoder")
+    # An OSError with a file name: one that cannot be read or written.
+    except (TinyStarcoderError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise
+        _say("error", error)
+        sys.exit(2)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _say("warning", message)
+
+
+def _say(kind: str, message: object) -> None:
+    typer.echo(f"{kind}: {' '.join(str(message).split())}", err=True)

@@ -1,0 +1,39 @@
+"""What ``complete`` and ``infill`` share: options, and reading the text they work on."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import RequestError
+
+STANDARD_INPUT = Path("-")
+
+ModelName = Annotated[
+    str, typer.Option("--model", metavar="MODEL", help="nano, a folder, or a hub id (owner/name).")
+]
+MaxTokens = Annotated[int, typer.Option(help="Stop after so many tokens.")]
+Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token each time.")]
+TopK = Annotated[int, typer.Option(help="Draw among so many likeliest tokens; 0: all.")]
+TopP = Annotated[float, typer.Option(help="Draw among those that make up this probability.")]
+MinP = Annotated[float, typer.Option(help="Draw among those of this share of the likeliest.")]
+RepetitionPenalty = Annotated[float, typer.Option(help="Above 1: repeat less.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed, the same draws.")]
+Stop = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="End before this text. Repeatable.")
+]
+
+
+def read_text(path: Path) -> str:
+    """A file's text, or standard input's for ``-``, line ends as they are.
+
+    Raises RequestError where it is not UTF-8, OSError where it cannot be read.
+    """
+    name = "standard input" if path == STANDARD_INPUT else str(path)
+    data = sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
+    try:
+        # An editor neither shows nor counts a byte order mark.
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{name}: not UTF-8 text: {error}") from error

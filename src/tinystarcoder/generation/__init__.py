@@ -1,0 +1,1 @@
+"""From logits to text: choosing tokens, and three depths of generation."""

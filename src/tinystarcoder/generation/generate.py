@@ -1,0 +1,221 @@
+"""Generation at three depths: ids, a stream of text, a whole text.
+
+    generate_ids     a slot and prompt ids -> one token after another
+    stream_text      the same, as text that is safe to show at once
+    complete_text    the same, whole; sample_texts: several from one prefill
+
+Text holds no special token, no half character and no stop string. It gives up
+whatever a special token would begin: any of them ends the text, since what
+follows (another file, another hole) is no continuation of this one.
+
+Room: prompt and ``max_tokens`` together fit the context; :func:`fit_prompt`
+cuts a longer prompt on the left.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..engine.decoder import Decoder, Logits
+from ..errors import RequestError
+from ..model.config import ModelConfig
+from ..tokenizer import Tokenizer
+from .sampling import Floats, Sampler, SamplingOptions, log_softmax
+from .stopping import StopStrings
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated id, and what the model gave it before any option reshaped it.
+
+    ``logprob`` is a natural logarithm; ``alternatives`` are the likeliest ids
+    with theirs, likeliest first.
+    """
+
+    id: int
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text that one token made safe to show, maybe none; the last has a finish reason."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A generated text.
+
+    ``finish_reason`` is ``"stop"`` where a stop string or a special token ended
+    it, ``"length"`` where max_tokens did. ``tokens`` are all that were
+    generated, those of the stop included.
+    """
+
+    text: str
+    tokens: tuple[Token, ...]
+    finish_reason: FinishReason
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """Natural logarithm of each token's probability."""
+        return tuple(token.logprob for token in self.tokens)
+
+
+def room_for_prompt(config: ModelConfig, max_tokens: int) -> int:
+    """Ids that a prompt may have. Raises RequestError where max_tokens leaves none."""
+    if max_tokens >= config.n_positions:
+        raise RequestError(
+            f"max_tokens {max_tokens} leaves no room for a prompt in this model's context of "
+            f"{config.n_positions}; ask for fewer"
+        )
+    return config.n_positions - max_tokens
+
+
+def fit_prompt(ids: Sequence[int], config: ModelConfig, max_tokens: int) -> list[int]:
+    """The prompt, cut on the left with a warning where it is too long.
+
+    An empty prompt becomes the token that a document begins with.
+    """
+    room = room_for_prompt(config, max_tokens)
+    if len(ids) > room:
+        warnings.warn(
+            f"the prompt's first {len(ids) - room} of {len(ids)} tokens were cut off: the "
+            f"context holds {config.n_positions}, of which {max_tokens} are kept for the answer",
+            stacklevel=2,
+        )
+    return list(ids[-room:]) or [config.bos_token_id]
+
+
+@contextmanager
+def new_slot(decoder: Decoder) -> Iterator[int]:
+    """A slot of the decoder for the time of a ``with`` block."""
+    slot = decoder.allocate()
+    try:
+        yield slot
+    finally:
+        decoder.release(slot)
+
+
+def generate_ids(
+    decoder: Decoder,
+    slot: int,
+    prompt_ids: Sequence[int],
+    options: SamplingOptions,
+    *,
+    stop_ids: frozenset[int] = frozenset(),
+    sample: int = 0,
+) -> Iterator[Token]:
+    """Yields tokens until ``max_tokens``, or one of ``stop_ids``, which is yielded too.
+
+    What the slot already holds must be the beginning of ``prompt_ids``, not
+    all of it; the rest is computed. At the end the slot holds all but the last
+    token. ``sample`` numbers texts of one seed. Raises RequestError where
+    prompt and ``max_tokens`` do not fit the context.
+    """
+    if len(prompt_ids) > (room := room_for_prompt(decoder.config, options.max_tokens)):
+        raise RequestError(
+            f"a prompt of {len(prompt_ids)} tokens: with max_tokens {options.max_tokens}, "
+            f"this model's context holds {room}"
+        )
+    sampler = Sampler(options, sample)
+    ids = list(prompt_ids)
+    for _ in range(options.max_tokens):
+        logits = decoder.extend(slot, ids[decoder.length(slot) :])
+        if not np.isfinite(logits.max()):
+            raise RequestError("the model's logits are not finite: its weights are damaged")
+        chosen = sampler.choose(logits, ids)
+        ids.append(chosen)
+        yield _token(chosen, logits, options.top_logprobs)
+        if chosen in stop_ids:
+            return
+
+
+def _token(chosen: int, logits: Logits, alternatives: int) -> Token:
+    logprobs = log_softmax(logits)
+    return Token(chosen, float(logprobs[chosen]), _likeliest(logprobs, alternatives))
+
+
+def _likeliest(logprobs: Floats, number: int) -> tuple[tuple[int, float], ...]:
+    number = min(number, len(logprobs))
+    ids = np.argpartition(logprobs, -number)[-number:] if number else np.empty(0, np.intp)
+    ids = ids[np.argsort(-logprobs[ids], kind="stable")]
+    return tuple((int(i), float(logprobs[i])) for i in ids)
+
+
+def stream_text(
+    decoder: Decoder,
+    slot: int,
+    tokenizer: Tokenizer,
+    prompt_ids: Sequence[int],
+    options: SamplingOptions,
+    *,
+    sample: int = 0,
+) -> Iterator[Piece]:
+    """Yields a piece a token: the text that it made safe to show, maybe none.
+
+    At ``max_tokens``, half a character is dropped.
+    """
+    characters, stops = tokenizer.stream(), StopStrings(options.stop)
+    ended = tokenizer.special_ids
+    tokens = generate_ids(decoder, slot, prompt_ids, options, stop_ids=ended, sample=sample)
+    for number, token in enumerate(tokens, start=1):
+        text = stops.feed(characters.feed(token.id))
+        if stops.stopped:
+            yield Piece(text, (token,), "stop")
+            return
+        if token.id in ended:
+            yield Piece(text + stops.flush(), (token,), "stop")
+        elif number == options.max_tokens:
+            yield Piece(text + stops.flush(), (token,), "length")
+        else:
+            yield Piece(text, (token,))
+
+
+def complete_text(
+    decoder: Decoder,
+    slot: int,
+    tokenizer: Tokenizer,
+    prompt_ids: Sequence[int],
+    options: SamplingOptions,
+    *,
+    sample: int = 0,
+) -> Completion:
+    """The whole text that :func:`stream_text` yields."""
+    pieces = list(stream_text(decoder, slot, tokenizer, prompt_ids, options, sample=sample))
+    reason = pieces[-1].finish_reason
+    assert reason is not None
+    tokens = tuple(token for piece in pieces for token in piece.tokens)
+    return Completion("".join(piece.text for piece in pieces), tokens, reason)
+
+
+def sample_texts(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    prompt_ids: Sequence[int],
+    options: SamplingOptions,
+    number: int,
+) -> list[Completion]:
+    """``number`` texts from one prefill; the first is what :func:`complete_text` gives."""
+    if number < 1:
+        raise RequestError(f"samples {number}: must be 1 or more")
+    completions = []
+    with new_slot(decoder) as prefilled:
+        if prompt_ids[:-1]:
+            decoder.extend(prefilled, prompt_ids[:-1])
+        for sample in range(number):
+            with new_slot(decoder) as slot:
+                decoder.copy(prefilled, slot)
+                completions.append(
+                    complete_text(decoder, slot, tokenizer, prompt_ids, options, sample=sample)
+                )
+    return completions

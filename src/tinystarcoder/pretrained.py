@@ -1,0 +1,191 @@
+"""``load(name) -> Model``: the one place where checkpoint, tokenizer and decoder meet.
+
+A name is, in this order: a bundled model (``nano``), a folder, a hub id
+(``owner/name``). A folder that has a bundled model's name is written ``./nano``.
+A model is one thread's: it gives up locks, which its callers place better.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TypedDict, Unpack, get_args
+
+from . import fim
+from .engine.decoder import Decoder
+from .engine.numpy_decoder import NumpyDecoder
+from .errors import ModelNotFoundError, RequestError, TokenizerError
+from .generation.generate import (
+    Completion,
+    fit_prompt,
+    new_slot,
+    room_for_prompt,
+    sample_texts,
+    stream_text,
+)
+from .generation.sampling import SamplingOptions
+from .model.checkpoint import Checkpoint
+from .model.config import ModelConfig
+from .tokenizer import Tokenizer
+
+BUNDLED = "nano"
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Never pickles, nor other frameworks' weights.
+_HUB_FILES = [
+    *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"),
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "README.md"),
+]
+
+
+class Options(TypedDict, total=False):
+    """The fields of :class:`~.generation.sampling.SamplingOptions`, as keywords."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    seed: int | None
+    stop: Sequence[str]
+    top_logprobs: int
+
+
+class Model:
+    """A loaded model: text in, text out. One thread at a time.
+
+    Options are the fields of :class:`~.generation.sampling.SamplingOptions`;
+    by default greedy, 64 tokens. A prompt beyond the context is cut with a warning.
+    """
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer) -> None:
+        self.decoder = decoder
+        self.tokenizer = tokenizer
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.decoder.config
+
+    def complete(self, prompt: str, **options: Unpack[Options]) -> Completion:
+        """The continuation of a raw prompt, in which special tokens are parsed."""
+        return self.samples(prompt, 1, **options)[0]
+
+    def samples(self, prompt: str, number: int, **options: Unpack[Options]) -> list[Completion]:
+        """``number`` continuations of one prompt, which is computed once."""
+        chosen = SamplingOptions(**options)
+        ids = self._prompt_ids(prompt, chosen)
+        return sample_texts(self.decoder, self.tokenizer, ids, chosen, number)
+
+    def stream(self, prompt: str, **options: Unpack[Options]) -> Iterator[str]:
+        """The text of :meth:`complete`, piece by piece as it comes."""
+        chosen = SamplingOptions(**options)
+        return self._stream(self._prompt_ids(prompt, chosen), chosen)
+
+    def infill(
+        self, prefix: str, suffix: str, *, order: fim.Order = "psm", **options: Unpack[Options]
+    ) -> Completion:
+        """What belongs between two plain texts.
+
+        Texts beyond the context are cut away from the hole, 3 tokens of the
+        prefix kept for each of the suffix. Raises RequestError for a model
+        that was not trained to infill.
+        """
+        chosen = SamplingOptions(**options)
+        if order not in get_args(fim.Order):
+            raise RequestError(f"order {order!r}: must be one of {', '.join(get_args(fim.Order))}")
+        tokens = self.tokenizer.fim
+        if tokens is None:
+            raise RequestError("this model cannot infill: its vocabulary has no FIM tokens")
+        before, after = self.tokenizer.encode(prefix), self.tokenizer.encode(suffix)
+        room = room_for_prompt(self.config, chosen.max_tokens) - fim.SENTINELS
+        before, after = fit_around(before, after, room)
+        ids = fim.prompt(before, after, tokens, order)
+        return sample_texts(self.decoder, self.tokenizer, ids, chosen, 1)[0]
+
+    def _prompt_ids(self, prompt: str, options: SamplingOptions) -> list[int]:
+        ids = self.tokenizer.encode(prompt, special=True)
+        return fit_prompt(ids, self.config, options.max_tokens)
+
+    def _stream(self, ids: list[int], options: SamplingOptions) -> Iterator[str]:
+        with new_slot(self.decoder) as slot:
+            for piece in stream_text(self.decoder, slot, self.tokenizer, ids, options):
+                if piece.text:
+                    yield piece.text
+
+
+def fit_around(before: list[int], after: list[int], room: int) -> tuple[list[int], list[int]]:
+    """Prefix and suffix cut to ``room`` ids together, the far ends first, with a warning.
+
+    Three quarters are the prefix's; what one side does not use, the other may.
+    """
+    excess = len(before) + len(after) - room
+    if excess <= 0:
+        return before, after
+    if room < 0:
+        raise RequestError("max_tokens leaves no room for a prompt in this model's context")
+    kept_after = min(len(after), max(room // 4, room - len(before)))
+    kept_before = room - kept_after
+    warnings.warn(
+        f"prefix and suffix were cut to {kept_before} and {kept_after} tokens: "
+        f"{excess} too many for the context",
+        stacklevel=3,
+    )
+    return before[len(before) - kept_before :], after[:kept_after]
+
+
+def load(name: str | Path | None = None) -> Model:
+    """Loads the bundled model (by default), a folder's or the hub's.
+
+    Raises ModelNotFoundError, CheckpointError or TokenizerError, which name
+    the file, and the tensor if it is one.
+    """
+    folder = locate(name)
+    checkpoint, tokenizer = Checkpoint.open(folder), Tokenizer.from_folder(folder)
+    if tokenizer.vocab_size > checkpoint.config.vocab_size:
+        raise TokenizerError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model's vocab_size "
+            f"(config.json) is {checkpoint.config.vocab_size}: they are not of one model"
+        )
+    return Model(NumpyDecoder(checkpoint), tokenizer)
+
+
+def locate(name: str | Path | None = None) -> Path:
+    """The folder of a model: bundled, given, or fetched into the hub's cache.
+
+    Raises ModelNotFoundError where there is none.
+    """
+    if name is None or name == BUNDLED:
+        return _bundled()
+    path = Path(name).expanduser()
+    # A file too: opening it says what is wrong with it.
+    if path.exists():
+        return path
+    if isinstance(name, str) and _HUB_ID.fullmatch(name) and name[0] != ".":
+        return _from_hub(name)
+    raise ModelNotFoundError(
+        f"{name}: no such folder, and neither a bundled model ({BUNDLED}) nor a hub id (owner/name)"
+    )
+
+
+def _bundled() -> Path:
+    folder = Path(str(resources.files(__package__) / "weights" / BUNDLED))
+    if not folder.is_dir():
+        raise ModelNotFoundError(
+            f"{folder}: this installation holds no bundled model {BUNDLED}; name a folder"
+        )
+    return folder
+
+
+def _from_hub(name: str) -> Path:
+    # Imported here alone: it takes as long as everything else together.
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    # Its HTTP library's errors, its own and the system's: all mean the same here.
+    except Exception as error:
+        raise ModelNotFoundError(
+            f"{name}: not a folder, and not to be had from the hub or its cache: {error}"
+        ) from error
