@@ -1,0 +1,1 @@
+"""Training: recipe -> packed batches -> loss -> optimizer -> checkpoints. torch only here."""

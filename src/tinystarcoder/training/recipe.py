@@ -1,0 +1,264 @@
+"""A training run as one TOML file, read into typed tables. No torch: it is read to plan, too.
+
+Every field has one place and one meaning; an unknown or impossible one is an
+error that names it. Paths are relative to the recipe's own folder.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ..errors import RecipeError, TinyStarcoderError
+from ..model.config import PRESETS, ModelConfig
+from .schedule import Shape
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """A preset, and how weights begin. ``overrides`` are fields of config.json."""
+
+    preset: str = "nano"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    init_std: float = 0.02
+    zero_output: bool = True
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Documents whose ``package/path`` matches the pattern stay with this probability."""
+
+    path: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """What is read: token shards (``corpus tokenize``) or folders of Python files."""
+
+    train: str
+    tokenizer: str
+    validation: str = ""
+    fim_rate: float = 0.5
+    spm_rate: float = 0.5
+    keep: list[Keep] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """AdamW for all, or Muon for the hidden matrices and AdamW for the rest."""
+
+    kind: Literal["muon", "adamw"] = "muon"
+    lr: float = 6e-3
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    muon_lr: float = 0.02
+    muon_momentum: float = 0.95
+    muon_weight_decay: float = 0.01
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class ScheduleRecipe:
+    """Steps, and the learning rate over them."""
+
+    steps: int
+    shape: Shape = "wsd"
+    warmup: int = 50
+    floor: float = 0.0
+    decay: float = 0.5
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the run, up to a share of its steps: rows a step and tokens a row."""
+
+    until: float
+    context: int
+    rows: int
+    micro_rows: int = 0  # rows held in memory at once; 0: all of a step's
+
+
+@dataclass(frozen=True)
+class ValidationRecipe:
+    """Every so many steps (0: never), on at most so many tokens."""
+
+    every: int = 0
+    tokens: int = 50_000
+
+
+@dataclass(frozen=True)
+class CheckpointRecipe:
+    """Every so many steps; only the newest ``keep`` stay."""
+
+    every: int = 200
+    keep: int = 2
+
+
+@dataclass(frozen=True)
+class HardwareRecipe:
+    """``auto`` precision is bfloat16 where the processor has it natively."""
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    compile: bool = True
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One complete training run."""
+
+    name: str
+    data: DataRecipe
+    schedule: ScheduleRecipe
+    phases: list[Phase]
+    seed: int = 0
+    model: ModelRecipe = ModelRecipe()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    validation: ValidationRecipe = ValidationRecipe()
+    checkpoint: CheckpointRecipe = CheckpointRecipe()
+    hardware: HardwareRecipe = HardwareRecipe()
+
+    @classmethod
+    def read(cls, path: Path, overrides: Mapping[str, str] | None = None) -> "Recipe":
+        """Reads a TOML recipe; ``overrides`` maps dotted fields to TOML values.
+
+        Raises RecipeError, which names the file and the field.
+        """
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: not a TOML file: {error}") from error
+        try:
+            for name, value in (overrides or {}).items():
+                _override(values, name, value)
+            recipe: Recipe = _build(cls, values, "")
+            recipe._check()
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
+        return recipe._resolved(path.parent)
+
+    def model_config(self) -> ModelConfig:
+        """The architecture to train."""
+        dropout = self.model.dropout
+        config = replace(PRESETS[self.model.preset], **self.model.overrides)
+        return replace(config, attn_pdrop=dropout, embd_pdrop=dropout, resid_pdrop=dropout)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field resolved, as a checkpoint records it."""
+        return asdict(self)
+
+    def phase_at(self, step: int) -> Phase:
+        """The phase that optimizer step ``step`` (from 0) belongs to."""
+        share = step / self.schedule.steps
+        return next((phase for phase in self.phases if share < phase.until), self.phases[-1])
+
+    def total_tokens(self) -> int:
+        """Tokens that all steps take in, padding included."""
+        phases = (self.phase_at(step) for step in range(self.schedule.steps))
+        return sum(phase.rows * phase.context for phase in phases)
+
+    def _check(self) -> None:
+        if self.model.preset not in PRESETS:
+            raise RecipeError(f"model.preset {self.model.preset!r} is none of {list(PRESETS)}")
+        try:
+            config = self.model_config()
+        except (TypeError, TinyStarcoderError) as error:
+            raise RecipeError(f"model.overrides: {error}") from error
+        if not self.phases:
+            raise RecipeError("phases: at least one is needed")
+        ends = [phase.until for phase in self.phases]
+        if ends != sorted(ends) or ends[-1] != 1:
+            raise RecipeError("phases: 'until' must rise, and end at 1")
+        for number, phase in enumerate(self.phases):
+            if not 8 <= phase.context <= config.n_positions:
+                raise RecipeError(
+                    f"phases[{number}].context {phase.context} is not in 8..{config.n_positions}"
+                )
+            if phase.rows < 1 or phase.micro_rows < 0:
+                raise RecipeError(f"phases[{number}].rows must be at least 1")
+        for where, value in (
+            ("data.fim_rate", self.data.fim_rate),
+            ("data.spm_rate", self.data.spm_rate),
+            ("schedule.floor", self.schedule.floor),
+            ("schedule.decay", self.schedule.decay),
+            *((f"data.keep {keep.path!r}", keep.probability) for keep in self.data.keep),
+        ):
+            if not 0 <= value <= 1:
+                raise RecipeError(f"{where} must lie in 0..1, not {value}")
+        for where, count, least in (
+            ("schedule.steps", self.schedule.steps, 1),
+            ("schedule.warmup", self.schedule.warmup, 0),
+            ("checkpoint.every", self.checkpoint.every, 1),
+            ("checkpoint.keep", self.checkpoint.keep, 1),
+        ):
+            if count < least:
+                raise RecipeError(f"{where} must be at least {least}, not {count}")
+
+    def _resolved(self, folder: Path) -> "Recipe":
+        def resolve(path: str) -> str:
+            return str((folder / Path(path).expanduser()).resolve()) if path else ""
+
+        data = replace(
+            self.data,
+            train=resolve(self.data.train),
+            tokenizer=resolve(self.data.tokenizer),
+            validation=resolve(self.data.validation),
+        )
+        return replace(self, data=data)
+
+
+def _override(values: dict[str, Any], name: str, text: str) -> None:
+    """Sets a dotted field; the text is a TOML value, or else a string."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *tables, leaf = name.split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"{name}: {table} is not a table")
+    values[leaf] = value
+
+
+def _build(cls: Any, values: Any, where: str) -> Any:
+    """A dataclass from a parsed table, every type checked."""
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where} must be a table")
+    hints = get_type_hints(cls)
+    prefix = f"{where}." if where else ""
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise RecipeError(f"unknown field {prefix}{unknown[0]}; known are {', '.join(hints)}")
+    for f in fields(cls):
+        required = f.default is MISSING and f.default_factory is MISSING
+        if required and f.name not in values:
+            raise RecipeError(f"{prefix}{f.name} is missing")
+    return cls(**{k: _convert(hints[k], v, prefix + k) for k, v in values.items()})
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if is_dataclass(kind):
+        return _build(kind, value, where)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value not in args:
+            raise RecipeError(f"{where} must be one of {', '.join(args)}, not {value!r}")
+        return value
+    if origin is list:
+        if not isinstance(value, list):
+            raise RecipeError(f"{where} must be a list")
+        return [_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = origin or kind
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise RecipeError(f"{where} must be of type {expected.__name__}, not {value!r}")
+    return value
