@@ -66,6 +66,7 @@ class Model:
 
     @property
     def config(self) -> ModelConfig:
+        """The architecture's numbers, under the names of ``config.json``."""
         return self.decoder.config
 
     def complete(self, prompt: str, **options: Unpack[Options]) -> Completion:

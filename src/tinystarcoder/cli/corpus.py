@@ -13,7 +13,7 @@ from ..corpus.pipeline import Settings, build_corpus
 from ..corpus.token_shards import build_token_shards
 from ..tokenizer import Tokenizer
 
-app = typer.Typer(no_args_is_help=True, help="Build training data from Python packages.")
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 
 @app.callback()

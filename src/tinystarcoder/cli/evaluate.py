@@ -19,13 +19,13 @@ from ..generation.generate import fit_prompt, sample_texts
 from ..generation.sampling import SamplingOptions
 from ..pretrained import load
 
-app = typer.Typer(no_args_is_help=True, help="Measure a model on files it has not seen.")
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="nano, a folder, or a hub repository.")
 ]
 Sources = Annotated[
-    list[Path], typer.Argument(metavar="SOURCE...", help="Wheels, sdists, folders or .py files.")
+    list[Path], typer.Argument(metavar="SOURCE", help="Wheels, sdists, folders or .py files.")
 ]
 Seed = Annotated[int, typer.Option(help="Draws where files are cut.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with every figure.")]
@@ -52,9 +52,9 @@ def bits_per_byte(
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Bits that the model needs for each byte of every .py file: fewer are better.
+    """Bits for each byte of Python: fewer are better.
 
-    Each file from its start, in windows of 1,024 tokens, 512 apart, every token
+    Every .py file from its start, in windows of 1,024 tokens, 512 apart, every token
     scored once; end-of-text is not scored.
     """
     loaded = load(model)
@@ -99,11 +99,11 @@ def parse_rate_(
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """How many completions of real, cut files are Python that does something.
+    """Share of completions that are whole Python.
 
-    Greedy. The last, unfinished line is dropped, and lines before it whose block
-    or bracket is not finished; what is left must parse with the prompt and begin
-    a statement other than pass.
+    Prompts are cut from real files; completions are greedy. A last, unfinished
+    line is dropped, and lines before it whose block or bracket is not finished;
+    what is left must parse with the prompt and begin a statement other than pass.
     """
     prompts = cut_prompts(list(read_sources(sources)), count, seed)
     loaded, options = load(model), SamplingOptions(max_tokens=max_tokens)

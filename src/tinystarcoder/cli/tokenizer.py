@@ -9,7 +9,7 @@ import typer
 from ..corpus.parquet import read_documents, read_manifest
 from ..tokenizer import Tokenizer
 
-app = typer.Typer(no_args_is_help=True, help="Train a tokenizer.")
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 
 @app.callback()

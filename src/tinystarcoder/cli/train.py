@@ -8,7 +8,7 @@ import typer
 from ..errors import MissingExtraError, RecipeError
 from ..training.recipe import Recipe
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
