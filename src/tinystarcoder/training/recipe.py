@@ -36,7 +36,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """What is read: token shards (``corpus tokenize``) or folders of Python files."""
+    """What is read: token shards (``corpus tokenize``), or a folder, wheel or sdist as it is."""
 
     train: str
     tokenizer: str

@@ -19,6 +19,9 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 from torch import Tensor
 
+from ..corpus import token_shards
+from ..corpus.document import Document
+from ..corpus.sources import open_package
 from ..corpus.token_shards import TokenShards
 from ..errors import TrainingError
 from ..model.gpt_bigcode import GPTBigCode
@@ -43,11 +46,10 @@ class Trainer:
             torch.set_num_threads(recipe.hardware.threads)
         self.dtype = _dtype(recipe.hardware.precision)
         self.tokenizer = Tokenizer.from_folder(Path(recipe.data.tokenizer))
-        shards = TokenShards.open(Path(recipe.data.train))
+        shards = self._shards("train", recipe.data.train)
         self.loader = Dataloader(shards, self.tokenizer, recipe.data, recipe.seed)
-        self.validation = (
-            TokenShards.open(Path(recipe.data.validation)) if recipe.data.validation else None
-        )
+        held_out = recipe.data.validation
+        self.validation = self._shards("validation", held_out) if held_out else None
         self.model = GPTBigCode(recipe.model_config())
         _check_vocabulary(self.model, self.tokenizer, shards)
         self.model.initialize(
@@ -189,6 +191,15 @@ class Trainer:
         checkpoint.keep_newest(self.output, self.recipe.checkpoint.keep)
         return folder
 
+    def _shards(self, name: str, source: str) -> TokenShards:
+        """Token shards as they are; a source of Python files is tokenized once, into the run."""
+        path, built = Path(source), self.output / "data" / name
+        if (path / token_shards.INDEX).exists():
+            return TokenShards.open(path)
+        if built.exists():
+            return TokenShards.open(built)
+        return token_shards.build_token_shards(_documents(path), self.tokenizer, built)
+
     def _resume(self) -> None:
         """Goes on from the newest checkpoint, if there is one of this recipe."""
         found = checkpoint.steps_in(self.output)
@@ -204,6 +215,14 @@ class Trainer:
     def _log(self, record: dict[str, Any]) -> None:
         with (self.output / LOG).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
+
+
+def _documents(source: Path) -> Iterator[Document]:
+    """The Python files of one folder, wheel or sdist, as they are."""
+    package = open_package(source)
+    for path, text in package.files():
+        if isinstance(text, str):
+            yield Document(text, path, package.name, package.version, license="")
 
 
 def _dtype(precision: str) -> torch.dtype:

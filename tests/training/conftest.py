@@ -1,0 +1,65 @@
+"""Toy documents, a toy vocabulary and their token shards: a training run in a second."""
+
+from pathlib import Path
+
+import pytest
+
+from tinystarcoder.corpus.document import Document
+from tinystarcoder.corpus.token_shards import TokenShards, build_token_shards
+from tinystarcoder.tokenizer import Tokenizer
+
+
+def toy_text(number: int) -> str:
+    """Python of varying length, with characters of several bytes."""
+    lines = [f"def é{number}_{i}(x):\n    return x + {i * number}  # 日本\n" for i in range(number % 9)]
+    return f"# file {number}\n" + "\n".join(lines)
+
+
+@pytest.fixture(scope="session")
+def toy_tokenizer() -> Tokenizer:
+    return Tokenizer.train((toy_text(n) for n in range(40)), 320)
+
+
+@pytest.fixture(scope="session")
+def toy_shards(toy_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> TokenShards:
+    documents = (Document(toy_text(n), f"p/{n}.py", "toy", "1", "MIT") for n in range(60))
+    return build_token_shards(documents, toy_tokenizer, tmp_path_factory.mktemp("toy") / "tokens")
+
+
+@pytest.fixture
+def toy_recipe(toy_shards: TokenShards, tmp_path: Path) -> Path:
+    """A recipe over the toy shards, with two phases, micro-batches and validation."""
+    path = tmp_path / "toy.toml"
+    path.write_text(
+        f"""
+name = "toy"
+[model]
+overrides = {{ vocab_size = 320, n_layer = 2, n_embd = 32, n_head = 2, n_inner = 64, n_positions = 64 }}
+[data]
+train = "{toy_shards.folder}"
+validation = "{toy_shards.folder}"
+tokenizer = "{toy_shards.folder}"
+[schedule]
+steps = 12
+warmup = 2
+[[phases]]
+until = 0.5
+context = 32
+rows = 4
+micro_rows = 2
+[[phases]]
+until = 1.0
+context = 64
+rows = 2
+[validation]
+every = 6
+tokens = 500
+[checkpoint]
+every = 3
+[hardware]
+compile = false
+threads = 1
+""",
+        encoding="utf-8",
+    )
+    return path
