@@ -28,11 +28,12 @@ FIRST, SECOND, *TOUR = blocks("bash")
 
 def bash(command: str, folder: Path, programs: Path) -> subprocess.CompletedProcess[str]:
     """Runs a block as a person would paste it, the given programs first on the path."""
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)  # Nothing but what the programs' own folder has.
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder,
-        env={**os.environ, "PATH": path},
+        env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -1,10 +1,13 @@
 """``tinystarcoder evaluate`` on a small random model that lies in a folder like any other."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from typer.testing import CliRunner
 
@@ -18,6 +21,8 @@ from tinystarcoder.model.config import ModelConfig
 from tinystarcoder.pretrained import load
 from tinystarcoder.tokenizer import Tokenizer
 
+Tensors = dict[str, npt.NDArray[np.float32]]
+
 CODE = '''def area(width, height):
     """The area of a rectangle."""
     if width < 0:
@@ -27,23 +32,16 @@ CODE = '''def area(width, height):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(
+    tmp_path_factory: pytest.TempPathFactory,
+    tokenizer: Tokenizer,
+    tiny_config: ModelConfig,
+    random_tensors: Callable[..., Tensors],
+) -> Path:
+    """A model whose context holds a window."""
     folder = tmp_path_factory.mktemp("model")
-    tokenizer = Tokenizer.train([CODE] * 4, 320)
-    config = ModelConfig(
-        vocab_size=tokenizer.vocab_size,
-        n_positions=1024,
-        n_embd=16,
-        n_layer=1,
-        n_head=2,
-        n_inner=32,
-    )
-    rng = np.random.default_rng(0)
-    tensors = {
-        name: rng.normal(0, 0.5, shape).astype(np.float32)
-        for name, shape in config.shapes().items()
-    }
-    checkpoint.write(folder, config, tensors)
+    config = replace(tiny_config, n_positions=1024)
+    checkpoint.write(folder, config, random_tensors(config))
     tokenizer.save(folder)
     return folder
 
@@ -92,7 +90,7 @@ def test_middles(model: Path, source: Path) -> None:
 
 
 def test_parse_rate(model: Path, source: Path) -> None:
-    arguments = ("parse-rate", model, source, "--count", 4, "--max-tokens", 8)
+    arguments = ("parse-rate", model, source / "a.py", "--count", 4, "--max-tokens", 8)
     report = json.loads(run(*arguments, "--json").stdout)
     results = report["results"]
     assert (report["count"], len(results)) == (4, 4)

@@ -14,9 +14,7 @@ from rich.table import Table
 
 from ..evaluation.bits_per_byte import MIDDLES, STRETCH, STRIDE, WINDOW, Score, Scorer
 from ..evaluation.held_out import Source, read_sources
-from ..evaluation.parse_rate import MAX_CHARACTERS, Result, cut_prompts, parse_rate
-from ..generation.generate import fit_prompt, sample_texts
-from ..generation.sampling import SamplingOptions
+from ..evaluation.parse_rate import MAX_CHARACTERS, Result, cut_prompts, greedy, parse_rate
 from ..pretrained import load
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -106,14 +104,7 @@ def parse_rate_(
     what is left must parse with the prompt and begin a statement other than pass.
     """
     prompts = cut_prompts(list(read_sources(sources)), count, seed)
-    loaded, options = load(model), SamplingOptions(max_tokens=max_tokens)
-
-    def complete(text: str) -> tuple[str, bool]:
-        # Not Model.complete, which would parse special tokens that a file spells.
-        ids = fit_prompt(loaded.tokenizer.encode(text), loaded.config, max_tokens)
-        (completion,) = sample_texts(loaded.decoder, loaded.tokenizer, ids, options, 1)
-        return completion.text, completion.finish_reason == "stop"
-
+    complete = greedy(load(model), max_tokens)
     results = list(
         track(
             parse_rate(prompts, complete),

@@ -35,6 +35,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from ..errors import CorpusError
+from ..generation.generate import fit_prompt, sample_texts
+from ..generation.sampling import SamplingOptions
+from ..pretrained import Model
 from .held_out import Source
 
 MAX_CHARACTERS = 3000
@@ -78,6 +81,18 @@ class Result:
 
 # Takes a prompt; returns what the model writes and whether it ended by itself.
 Complete = Callable[[str], tuple[str, bool]]
+
+
+def greedy(model: Model, max_tokens: int) -> Complete:
+    """Greedy completions; a prompt is a file's text, in which no special token is parsed."""
+    options = SamplingOptions(max_tokens=max_tokens)
+
+    def complete(text: str) -> tuple[str, bool]:
+        ids = fit_prompt(model.tokenizer.encode(text), model.config, max_tokens)
+        (completion,) = sample_texts(model.decoder, model.tokenizer, ids, options, 1)
+        return completion.text, completion.finish_reason == "stop"
+
+    return complete
 
 
 def parse_rate(prompts: Sequence[Prompt], complete: Complete) -> Iterator[Result]:
