@@ -11,7 +11,9 @@ from tinystarcoder.tokenizer import Tokenizer
 
 def toy_text(number: int) -> str:
     """Python of varying length, with characters of several bytes."""
-    lines = [f"def é{number}_{i}(x):\n    return x + {i * number}  # 日本\n" for i in range(number % 9)]
+    lines = [
+        f"def é{number}_{i}(x):\n    return x + {i * number}  # 日本\n" for i in range(number % 9)
+    ]
     return f"# file {number}\n" + "\n".join(lines)
 
 

@@ -45,6 +45,15 @@ class ModelConfig:
                 f"config: layer_norm_epsilon must be a positive number, "
                 f"not {self.layer_norm_epsilon!r}"
             )
+        if not isinstance(self.multi_query, bool):
+            raise CheckpointError(
+                f"config: multi_query must be true or false, not {self.multi_query!r}"
+            )
+        if not isinstance(self.layer_norm_epsilon, float) or self.layer_norm_epsilon <= 0:
+            raise CheckpointError(
+                "config: layer_norm_epsilon must be a positive number, "
+                f"not {self.layer_norm_epsilon!r}"
+            )
         if self.n_embd % self.n_head:
             raise CheckpointError(
                 f"config: n_embd {self.n_embd} is not a multiple of n_head {self.n_head}"

@@ -60,7 +60,10 @@ def bits_per_byte(
     nats = 0.0
     was_training = model.training
     model.eval()
-    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+    # Eager: odd shapes would fill the compiler's cache, which training needs.
+    eager = torch.compiler.set_stance("force_eager")
+    low = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+    with torch.no_grad(), eager, low:
         for at in range(0, len(rows), _ROWS):
             part = rows[at : at + _ROWS]
             hidden = model.transformer(torch.from_numpy(np.stack([row for row, _ in part])))

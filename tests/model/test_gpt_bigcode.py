@@ -1,0 +1,119 @@
+"""Parity with the reference implementation, on random weights in float32."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
+
+from tinystarcoder.errors import RequestError
+from tinystarcoder.model.config import ACTIVATIONS, ModelConfig
+from tinystarcoder.model.gpt_bigcode import GPTBigCode
+
+SMALL = ModelConfig(
+    vocab_size=300,
+    n_positions=96,
+    n_embd=48,
+    n_layer=3,
+    n_head=4,
+    n_inner=100,
+    attn_pdrop=0.0,
+    embd_pdrop=0.0,
+    resid_pdrop=0.0,
+)
+KINDS = [
+    pytest.param(replace(SMALL, multi_query=mqa, activation_function=act), id=f"{name}-{act}")
+    for mqa, name in ((True, "mqa"), (False, "mha"))
+    for act in ACTIVATIONS
+]
+
+
+def pair(config: ModelConfig) -> tuple[GPTBigCode, GPTBigCodeForCausalLM]:
+    """Our model and transformers', with the same weights, biases and norms random too."""
+    reference = GPTBigCodeForCausalLM(GPTBigCodeConfig(**config.to_dict()))
+    generator = torch.Generator().manual_seed(0)
+    state = {k: v for k, v in reference.state_dict().items() if k != "lm_head.weight"}
+    for value in state.values():
+        value.normal_(0.0, 0.2, generator=generator)
+    ours = GPTBigCode(config)
+    ours.load_state_dict(state)
+    return ours, reference
+
+
+def some_ids(config: ModelConfig, rows: int, length: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, config.vocab_size, (rows, length), generator=generator)
+
+
+@pytest.mark.parametrize("config", KINDS)
+class TestParity:
+    def test_logits_of_whole_sequences(self, config):
+        ours, reference = pair(config)
+        ids = some_ids(config, 2, 96)
+        with torch.no_grad():
+            difference = (ours.eval()(ids) - reference.eval()(ids).logits).abs().max()
+        assert difference < 1e-4
+
+    def test_logits_through_the_cache_in_uneven_steps(self, config):
+        ours, reference = pair(config)
+        ids = some_ids(config, 2, 40)
+        cache = ours.new_cache(batch=2)
+        with torch.no_grad():
+            parts = [ours(part, cache) for part in ids.split([20, 7, *[1] * 13], dim=1)]
+            difference = (torch.cat(parts, dim=1) - reference.eval()(ids).logits).abs().max()
+        assert cache.length == 40
+        assert difference < 1e-4
+
+    def test_gradients(self, config):
+        ours, reference = pair(config)
+        ids = some_ids(config, 2, 64)
+        reference.train()(ids, labels=ids).loss.backward()
+        logits = ours.train()(ids)
+        torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
+        ).backward()
+        wanted = {n: p.grad for n, p in reference.named_parameters()}
+        for name, parameter in ours.named_parameters():
+            torch.testing.assert_close(parameter.grad, wanted[name], atol=1e-4, rtol=1e-4)
+
+
+def test_parameters_are_those_of_the_config():
+    for config in (SMALL, replace(SMALL, multi_query=False)):
+        model = GPTBigCode(config)
+        assert {n: tuple(p.shape) for n, p in model.named_parameters()} == config.shapes()
+
+
+def test_more_tokens_than_positions_is_one_clear_error():
+    model = GPTBigCode(SMALL)
+    with pytest.raises(RequestError, match="97 tokens do not fit in 96 positions"):
+        model(some_ids(SMALL, 1, 97))
+    with pytest.raises(RequestError, match="fit in 8 positions"):
+        model(some_ids(SMALL, 1, 9), model.new_cache(capacity=8))
+
+
+def test_initialize_depends_on_the_seed_alone():
+    first, second, other = GPTBigCode(SMALL), GPTBigCode(SMALL), GPTBigCode(SMALL)
+    first.initialize(3, std=0.02)
+    second.initialize(3, std=0.02)
+    other.initialize(4, std=0.02)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name])
+    assert not torch.equal(first.transformer.wte.weight, other.transformer.wte.weight)
+
+
+def test_a_zero_output_starts_every_block_as_the_identity():
+    model = GPTBigCode(SMALL)
+    model.initialize(0, std=0.02, zero_output=True)
+    x = torch.randn(1, 5, SMALL.n_embd)
+    assert torch.equal(model.transformer.h[0].eval()(x), x)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("multi_query", [True, False])
+def test_parity_holds_at_8192_tokens(multi_query):
+    config = replace(SMALL, n_positions=8192, multi_query=multi_query, n_layer=2)
+    ours, reference = pair(config)
+    ids = some_ids(config, 1, 8192)
+    with torch.no_grad():
+        difference = (ours.eval()(ids) - reference.eval()(ids).logits).abs().max()
+    assert difference < 1e-4
