@@ -37,7 +37,7 @@ def info(
     if json_:
         typer.echo(json.dumps(facts, indent=2))
         return
-    rows = {name.replace("_", " "): _shown(name, value) for name, value in facts.items()}
+    rows = {_label(name): _shown(name, value) for name, value in facts.items()}
     if sys.stdout.isatty():
         table = Table(title=model, show_header=False)
         for row in rows.items():
@@ -94,6 +94,10 @@ def _license(folder: Path) -> str | None:
             if found:
                 return found[1]
     return None
+
+
+def _label(name: str) -> str:
+    return name.removesuffix("_bytes").replace("_", " ")
 
 
 def _shown(name: str, value: Any) -> str:
