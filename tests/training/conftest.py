@@ -35,8 +35,13 @@ def toy_recipe(toy_shards: TokenShards, tmp_path: Path) -> Path:
     path.write_text(
         f"""
 name = "toy"
-[model]
-overrides = {{ vocab_size = 320, n_layer = 2, n_embd = 32, n_head = 2, n_inner = 64, n_positions = 64 }}
+[model.overrides]
+vocab_size = 320
+n_layer = 2
+n_embd = 32
+n_head = 2
+n_inner = 64
+n_positions = 64
 [data]
 train = "{toy_shards.folder}"
 validation = "{toy_shards.folder}"

@@ -4,6 +4,7 @@ Every field has one place and one meaning; an unknown or impossible one is an
 error that names it. Paths are relative to the recipe's own folder.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
@@ -171,6 +172,13 @@ class Recipe:
             config = self.model_config()
         except (TypeError, TinyStarcoderError) as error:
             raise RecipeError(f"model.overrides: {error}") from error
+        for rule in self.data.keep:
+            try:
+                re.compile(rule.path)
+            except re.error as error:
+                raise RecipeError(
+                    f"data.keep: {rule.path!r} is not a regular expression: {error}"
+                ) from error
         if not self.phases:
             raise RecipeError("phases: at least one is needed")
         ends = [phase.until for phase in self.phases]
