@@ -205,6 +205,7 @@ class Trainer:
         found = checkpoint.steps_in(self.output)
         if not found:
             self.output.mkdir(parents=True, exist_ok=True)
+            _truncate_log(self.output / LOG, 0)
             return
         progress, trained_by = checkpoint.read_state(found[-1])
         _check_same_recipe(found[-1], trained_by, self.recipe.to_dict())
