@@ -135,11 +135,13 @@ class TestDecoder:
         decoder.extend(source, IDS[:20])
         decoder.copy(source, target)
         assert decoder.length(target) == 20
-        for slot, more in ((source, IDS[20:30]), (target, IDS[60:75])):
-            found = decoder.extend(slot, more)
-            assert_close(found, logits_of(reference, IDS[:20] + more)[-1])
+        # Other tokens take the place of some that were copied.
         decoder.truncate(source, 10)
-        assert decoder.length(target) == 35
+        found = decoder.extend(source, IDS[70:85])
+        assert_close(found, logits_of(reference, IDS[:10] + IDS[70:85])[-1])
+        assert decoder.length(target) == 20
+        found = decoder.extend(target, IDS[60:75])
+        assert_close(found, logits_of(reference, IDS[:20] + IDS[60:75])[-1])
 
     def test_released_slots_disturb_no_other(self, decoder: Decoder, expected: np.ndarray) -> None:
         kept, gone = decoder.allocate(), decoder.allocate()

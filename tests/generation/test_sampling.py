@@ -111,6 +111,18 @@ def test_draws_follow_the_distribution() -> None:
     assert ((counts - expected)[kept] ** 2 / expected[kept]).sum() < 31.3
 
 
+def test_the_lowest_draw_takes_the_first_token_that_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Lowest:
+        def random(self) -> float:
+            return 0.0
+
+    monkeypatch.setattr(np.random, "default_rng", lambda _: Lowest())
+    sampler = Sampler(SamplingOptions(temperature=1.0, top_k=2))
+    assert sampler.choose(np.array([0, 1, 5, 5], np.float32), []) == 2
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1e-30])
 def test_greedy_takes_the_likeliest(temperature: float) -> None:
     logits = logits_by(5)

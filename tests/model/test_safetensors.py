@@ -37,10 +37,22 @@ def written(tensors: dict[str, np.ndarray], dtype: str) -> bytes:
     return stream.getvalue()
 
 
-@given(bits=arrays.arrays(np.uint32, st.integers(0, 20)))
-def test_bfloat16_is_rounded_as_torch_does(bits: np.ndarray) -> None:
+# Upper halves at the edges (zeros, subnormals, infinities, NaNs) and lower halves around a tie.
+UPPER = st.sampled_from([0, 1, 0x7F, 0x80, 0x3F80, 0x3F81, 0x7F7F, 0x7F80, 0x7F81, 0x7FFF])
+LOWER = st.sampled_from([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF])
+
+
+@given(
+    bits=st.lists(
+        st.tuples(st.sampled_from([0, 0x8000]), UPPER | st.integers(0, 0x7FFF), LOWER).map(
+            lambda parts: (parts[0] | parts[1]) << 16 | parts[2]
+        )
+        | st.integers(0, 2**32 - 1)
+    )
+)
+def test_bfloat16_is_rounded_as_torch_does(bits: list[int]) -> None:
     """Any 32 bits: ties, subnormals, infinities and NaNs, in the library's reading too."""
-    numbers = bits.view(np.float32)
+    numbers = np.array(bits, np.uint32).view(np.float32)
     stored = safetensors.torch.load(written({"x": numbers}, "bfloat16"))["x"]
     expected = torch.from_numpy(numbers.copy()).to(torch.bfloat16)
     assert torch.equal(stored.isnan(), expected.isnan())
