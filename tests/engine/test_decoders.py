@@ -137,8 +137,8 @@ class TestDecoder:
         assert decoder.length(target) == 20
         # Other tokens take the place of some that were copied.
         decoder.truncate(source, 10)
-        found = decoder.extend(source, IDS[70:85])
-        assert_close(found, logits_of(reference, IDS[:10] + IDS[70:85])[-1])
+        found = decoder.extend(source, IDS[70:80])
+        assert_close(found, logits_of(reference, IDS[:10] + IDS[70:80])[-1])
         assert decoder.length(target) == 20
         found = decoder.extend(target, IDS[60:75])
         assert_close(found, logits_of(reference, IDS[:20] + IDS[60:75])[-1])
