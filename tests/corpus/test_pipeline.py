@@ -105,6 +105,33 @@ class TestContent:
         build_corpus([wheel], tmp_path / "corpus", settings=Settings(near_dedup=False))
         assert len(paths_of(tmp_path / "corpus")) == 2
 
+    def test_redaction_is_asked_for_and_counted(self, make_wheel, tmp_path):
+        secret = module(1) + "\n# ask ann@harbor.org or ben@harbor.org\n"
+        wheel = make_wheel(files={"a.py": secret, "b.py": module(2)})
+        for redact, expected in (
+            (False, secret),
+            (True, module(1) + "\n# ask <EMAIL> or <EMAIL>\n"),
+        ):
+            output = tmp_path / f"corpus{redact}"
+            manifest = build_corpus([wheel], output, settings=Settings(redact=redact))
+            assert [document.text for document in read_documents(output)] == [expected, module(2)]
+            assert manifest["redacted"].get("EMAIL", 0) == 2 * redact
+        assert manifest["packages"][0]["redacted"] == {"EMAIL": 2}
+
+    def test_copies_of_excluded_files_are_known_when_both_are_redacted(self, make_wheel, tmp_path):
+        copied = module(1) + "\n# ask ann@harbor.org\n"
+        held_out = make_wheel("held-out", {"x.py": copied})
+        alpha = make_wheel("alpha", {"a.py": copied, "b.py": module(2)})
+        settings = Settings(redact=True)
+        manifest = build_corpus([alpha], tmp_path / "c", settings=settings, excluded=[held_out])
+        assert manifest["dropped_files"] == {"exact duplicate of excluded": 1}
+
+    def test_a_file_that_redaction_would_break_is_dropped(self, make_wheel, tmp_path):
+        wheel = make_wheel(files={"a.py": module(1) + "\ny = x@w.me\n", "b.py": module(2)})
+        manifest = build_corpus([wheel], tmp_path / "c", settings=Settings(redact=True))
+        assert manifest["dropped_files"] == {"redaction broke it": 1}
+        assert manifest["redacted"]["EMAIL"] == 0
+
     def test_the_first_of_two_packages_keeps_a_shared_file(self, make_wheel, tmp_path):
         alpha = make_wheel("alpha", {"a.py": module(1), "own.py": module(2)})
         beta = make_wheel("beta", {"b.py": module(1), "own.py": module(3)})

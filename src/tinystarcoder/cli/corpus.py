@@ -48,6 +48,12 @@ def build(
         typer.Option(metavar="NAME", help="A folder name to leave out of folders. Repeatable."),
     ] = None,
     near_dedup: Annotated[bool, typer.Option(help="Drop near duplicates.")] = True,
+    redact: Annotated[
+        bool,
+        typer.Option(
+            help="Replace e-mail and public IP addresses, keys, passwords, authors' names."
+        ),
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Worker processes; by default one a core.")
     ] = None,
@@ -56,7 +62,9 @@ def build(
 
     Started again after an interruption, it goes on where it stopped.
     """
-    settings = Settings(license=license_, skipped=tuple(skip or ()), near_dedup=near_dedup)
+    settings = Settings(
+        license=license_, skipped=tuple(skip or ()), near_dedup=near_dedup, redact=redact
+    )
     with _bar() as bar:
         task = bar.add_task("")
         manifest = build_corpus(
@@ -77,6 +85,8 @@ def build(
     )
     for name, count in manifest["dropped_files"].items():
         typer.echo(f"  {count:7} files dropped: {name}")
+    for kind, count in manifest["redacted"].items():
+        typer.echo(f"  {count:7} replaced: {kind}")
     for report in manifest["packages"]:
         if report["set_aside"]:
             typer.echo(f"  set aside: {report['source']}: {report['set_aside']}")

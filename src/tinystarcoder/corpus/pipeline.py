@@ -1,6 +1,7 @@
 """From sources to a corpus folder: read, license, filter, deduplicate, write.
 
-    each source, on all cores     open -> license -> filters -> part (text, key, signature)
+    each source, on all cores     open -> license -> filters -> redaction if asked for
+                                  -> part (text, key, signature)
     all parts together            exact duplicates -> near duplicates -> shards + manifest
 
 Parts are Parquet files in ``OUTPUT.partial``, named by everything that they
@@ -19,7 +20,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,7 +34,7 @@ from pyarrow import parquet
 from .. import __version__
 from ..errors import CorpusError
 from ..files import atomic_file, write_atomically
-from . import dedup, filters, near_dedup, sources
+from . import dedup, filters, near_dedup, redaction, sources
 from .document import Document
 from .licenses import PERMISSIVE, canonical, decide
 from .parquet import (
@@ -67,6 +68,8 @@ class Settings:
     skipped: tuple[str, ...] = ()
     """Names of folders that are left out of folder sources, besides the usual ones."""
     near_dedup: bool = True
+    redact: bool = False
+    """Replace personal data and secrets, in the excluded sources too: copies stay copies."""
 
 
 @dataclass
@@ -103,6 +106,8 @@ class Report:
     read_bytes: int = 0
     files: int = 0
     bytes: int = 0
+    redacted: dict[str, int] = field(default_factory=dict)
+    """How many of each kind, in the files that passed the filters."""
     dropped: Drops = field(default_factory=Drops)
 
     def as_dict(self) -> dict[str, Any]:
@@ -275,10 +280,23 @@ def _documents(task: _Task, report: Report) -> Iterator[Document]:
         report.read_bytes += len(text.encode())
         document = Document(text, path, package.name, package.version, verdict.license)
         reason = None if task.raw else filters.reason_against(document)
+        if reason is None and task.settings.redact:
+            document, counts = _redacted(document)
+            # A product of matrices may look like an address: x@w.me
+            if counts and not task.raw and filters.not_python3(document):
+                reason = "redaction broke it"
+            else:
+                for kind, count in counts.items():
+                    report.redacted[kind] = report.redacted.get(kind, 0) + count
         if reason:
             report.dropped.add(reason, path)
         else:
             yield document
+
+
+def _redacted(document: Document) -> tuple[Document, dict[str, int]]:
+    text, counts = redaction.redact(document.text)
+    return replace(document, text=text), counts
 
 
 def _set_aside_excluded(reports: list[Report], firsts: int) -> None:
@@ -359,6 +377,7 @@ def _manifest(
     licenses: dict[str, dict[str, int]] = {}
     dropped: dict[str, int] = {}
     set_aside: dict[str, int] = {}
+    redacted = dict.fromkeys(redaction.KINDS, 0) if settings.redact else {}
     for report in reports:
         if report.set_aside is not None:
             reason = report.set_aside.split(":")[0]
@@ -370,6 +389,8 @@ def _manifest(
         entry["bytes"] += report.bytes
         for reason, count in report.dropped.files.items():
             dropped[reason] = dropped.get(reason, 0) + count
+        for kind, count in report.redacted.items():
+            redacted[kind] += count
     return {
         "format": FORMAT,
         "tinystarcoder": __version__,
@@ -383,6 +404,7 @@ def _manifest(
         },
         "licenses": dict(sorted(licenses.items(), key=lambda item: -item[1]["bytes"])),
         "dropped_files": dict(sorted(dropped.items(), key=lambda item: -item[1])),
+        "redacted": redacted,
         "packages_set_aside": dict(sorted(set_aside.items(), key=lambda item: -item[1])),
         "settings": asdict(settings) | _thresholds(),
         "excluded": [f"{report.package} {report.version}" for report in excluded],
