@@ -1,7 +1,7 @@
-"""What tests of several rooms share: a small tokenizer, random checkpoints, the shared data."""
+"""What tests of several rooms share: a small tokenizer, models, the shared data."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import settings
 
+from tinystarcoder.engine.decoder import Logits, check_ids, check_length
 from tinystarcoder.model import checkpoint
 from tinystarcoder.model.config import ModelConfig
+from tinystarcoder.pretrained import Model
 from tinystarcoder.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,3 +82,60 @@ def tiny_checkpoint(
     checkpoint.write(folder, tiny_config, random_tensors(tiny_config))
     tokenizer.save(folder)
     return folder
+
+
+class Writer:
+    """A decoder that continues a PSM prompt with given ids, and counts what it computes."""
+
+    def __init__(self, config: ModelConfig, ids: Sequence[int], middle: int) -> None:
+        self.config = config
+        self.ids = ids
+        self.slots: dict[int, list[int]] = {}
+        self.calls: list[int] = []
+        self._middle = middle
+
+    @property
+    def computed(self) -> int:
+        return sum(self.calls)
+
+    def allocate(self) -> int:
+        self.slots[len(self.slots)] = []
+        return len(self.slots) - 1
+
+    def release(self, slot: int) -> None:
+        del self.slots[slot]
+
+    def length(self, slot: int) -> int:
+        return len(self.slots[slot])
+
+    def extend(self, slot: int, ids: Sequence[int], *, all_logits: bool = False) -> Logits:
+        held = self.slots[slot]
+        check_ids(self.config, len(held), ids)
+        held += ids
+        self.calls.append(len(ids))
+        logits = np.zeros(self.config.vocab_size, np.float32)
+        if self._middle in held:
+            step = len(held) - 1 - held.index(self._middle)
+            logits[self.ids[step] if step < len(self.ids) else 0] = 5.0
+        return logits
+
+    def truncate(self, slot: int, length: int) -> None:
+        check_length(self.length(slot), length)
+        del self.slots[slot][length:]
+
+    def copy(self, source: int, target: int) -> None:
+        self.slots[target] = list(self.slots[source])
+
+
+@pytest.fixture
+def writing(tokenizer: Tokenizer) -> Callable[..., Model]:
+    """Makes a model that writes a text and then ends the document."""
+
+    def make(text: str, n_positions: int = 2048) -> Model:
+        config = ModelConfig(
+            vocab_size=tokenizer.vocab_size, n_positions=n_positions, n_embd=8, n_head=1
+        )
+        assert tokenizer.fim is not None
+        return Model(Writer(config, tokenizer.encode(text), tokenizer.fim.middle), tokenizer)
+
+    return make

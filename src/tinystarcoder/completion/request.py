@@ -1,0 +1,58 @@
+"""What an editor asks and what it gets: one cursor in one text, one suggestion."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from ..errors import RequestError
+from ..generation.sampling import SamplingOptions
+
+Mode = Literal["line", "block", "auto"]
+
+# "end": a special token; "stop": a stop string; "boundary": the place where a
+# person would have stopped; "deadline" and "length": a limit of the request.
+Finish = Literal["end", "stop", "boundary", "length", "deadline", "cancelled"]
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """A cursor between two texts. Raises RequestError for a value out of range.
+
+    ``path`` tells documents apart. ``mode``: one line, a block of lines, or
+    what the cursor's place asks for. ``deadline``: seconds from the first
+    token on, past which generation ends as soon as it has a whole line.
+    """
+
+    prefix: str
+    suffix: str = ""
+    path: str | None = None
+    mode: Mode = "auto"
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise RequestError(f"mode {self.mode!r}: must be one of {', '.join(get_args(Mode))}")
+        if self.deadline is not None and not (math.isfinite(self.deadline) and self.deadline > 0):
+            raise RequestError(f"deadline {self.deadline!r}: must be seconds above 0, or None")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an answer took: tokens, those of the prompt that were not computed anew, seconds."""
+
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_seconds: float = 0.0
+    completion_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The text to insert at the cursor, maybe none. A ``cost`` of nothing: it was known."""
+
+    text: str
+    finish: Finish
+    stopping_word: str = ""
+    cost: Cost = Cost()

@@ -1,0 +1,167 @@
+"""One service: what is computed, what is not, and who may interrupt it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+
+from tinystarcoder.completion.request import CompletionRequest, Cost
+from tinystarcoder.completion.service import PREFILL_STEP, CompletionService
+from tinystarcoder.errors import RequestError
+from tinystarcoder.generation.sampling import SamplingOptions
+from tinystarcoder.pretrained import Model, load
+
+Writing = Callable[..., Model]
+
+
+def computed(service: CompletionService) -> list[int]:
+    """Tokens that each call of the writing decoder computed, since the last look."""
+    decoder: Any = service.model.decoder
+    calls = list(decoder.calls)
+    decoder.calls.clear()
+    return calls
+
+
+class TestSuggest:
+    def test_ends_at_the_boundary_and_is_filtered(self, writing: Writing) -> None:
+        service = CompletionService(writing("x)\n    return x\n"))
+        made = service.suggest(CompletionRequest("print(", ")\n"))
+        assert (made.text, made.finish) == ("x", "boundary")
+        # The tokens behind the end were never asked for.
+        assert made.cost.completion_tokens == len(service.model.tokenizer.encode("x)\n"))
+
+    def test_typing_into_it_computes_nothing(self, writing: Writing) -> None:
+        service = CompletionService(writing("value\n"))
+        made = service.suggest(CompletionRequest("return ", "\n"))
+        computed(service)
+        typed = service.suggest(CompletionRequest("return va", "\n"))
+        assert (made.text, typed.text, typed.cost) == ("value", "lue", Cost())
+        assert service.suggest(CompletionRequest("return ", "\n")).text == "value"
+        assert computed(service) == []
+
+    def test_a_key_computes_what_differs(self, writing: Writing) -> None:
+        service = CompletionService(writing("1\n"), order="spm")
+        prefix = "value = 10\n" * 20 + "x ="
+        first = service.suggest(CompletionRequest(prefix, "\nend\n"))
+        again = service.suggest(CompletionRequest(prefix + " y", "\nend\n"))
+        assert first.cost.reused_tokens == 0
+        assert 0 < again.cost.prompt_tokens - again.cost.reused_tokens <= 4
+
+    def test_deadline_keeps_whole_lines(self, writing: Writing) -> None:
+        service = CompletionService(writing("a = 1\n    b = 2\n    return a\n"))
+        request = CompletionRequest("def f():\n    ", deadline=1e-9)
+        made = service.suggest(request)
+        assert (made.text, made.finish) == ("a = 1", "deadline")
+
+    def test_max_tokens(self, writing: Writing) -> None:
+        service = CompletionService(writing("a = 1\n    b = 2\n"))
+        sampling = SamplingOptions(max_tokens=6)
+        made = service.suggest(CompletionRequest("def f():\n    ", sampling=sampling))
+        assert made.finish == "length"
+        assert made.cost.completion_tokens == 6
+
+    def test_a_long_file(self, writing: Writing) -> None:
+        service = CompletionService(writing("1\n"))
+        made = service.suggest(
+            CompletionRequest("y = 2\n" * 9000 + "x = ", "\n" + "z = 3\n" * 9000)
+        )
+        assert made.text == "1"
+        assert made.cost.prompt_tokens <= 2048 - 64
+
+    def test_no_room(self, writing: Writing) -> None:
+        service = CompletionService(writing("1"))
+        with pytest.raises(RequestError, match="max_tokens 2048 leaves no room"):
+            service.suggest(CompletionRequest("x", sampling=SamplingOptions(max_tokens=2048)))
+        with pytest.raises(RequestError, match="room for 1"):
+            service.suggest(CompletionRequest("x", sampling=SamplingOptions(max_tokens=2047)))
+
+
+class TestReuse:
+    @pytest.mark.parametrize("order", ["psm", "spm"])
+    def test_equals_a_fresh_computation(self, tiny_checkpoint: Path, order: Any) -> None:
+        """After other prompts, longer, shorter and cancelled, on a real decoder."""
+        model = load(tiny_checkpoint)
+        service = CompletionService(model, order=order)
+        sampling = SamplingOptions(max_tokens=12)
+        for prefix, suffix in [("def f(", "):\n"), ("def f(x", "):\n"), ("de", ""), ("def f(", "")]:
+            ids = service.infill_ids(prefix, suffix, 12)
+            expected = model.infill(prefix, suffix, order=order, max_tokens=12)
+            run = service.run(ids, sampling).whole()
+            assert run.text == expected.text
+            assert [token.id for token in run.tokens] == [token.id for token in expected.tokens]
+
+    def test_a_warm_prompt_is_not_computed_again(self, writing: Writing) -> None:
+        service = CompletionService(writing("1\n"))
+        ids = service.infill_ids("value = 10\n" * 40, "", 64)
+        assert len(ids) > PREFILL_STEP
+        assert service.warm_up(ids).reused_tokens == 0
+        assert sum(computed(service)) == len(ids) - 1
+        assert service.run(ids, SamplingOptions()).whole().cost.reused_tokens == len(ids) - 1
+        assert computed(service)[0] == 1
+
+    def test_stop_strings_are_told(self, writing: Writing) -> None:
+        service = CompletionService(writing("a = 1; b = 2"))
+        ids = service.infill_ids("", "", 64)
+        run = service.run(ids, SamplingOptions(stop=["= 2", ";", "; b"])).whole()
+        assert (run.text, run.finish) == ("a = 1", "stop")
+        assert run.stopping_word.startswith(";")
+        ended = service.run(ids, SamplingOptions()).whole()
+        assert (ended.text, ended.finish, ended.stopping_word) == ("a = 1; b = 2", "end", "")
+
+
+class TestCancellation:
+    def test_within_one_step(self, writing: Writing) -> None:
+        service = CompletionService(writing("a = 1\n" * 50))
+        ids, cancelled = service.infill_ids("", "", 64), Event()
+        run = service.run(ids, SamplingOptions(), cancelled)
+        for number, _ in enumerate(run.pieces(), start=1):
+            if number == 3:
+                cancelled.set()
+        assert (len(run.tokens), run.finish) == (3, "cancelled")
+        assert service.run(ids, SamplingOptions()).whole().text
+
+    def test_in_a_prompt_keeps_what_is_computed(self, writing: Writing) -> None:
+        service = CompletionService(writing("1\n"))
+        ids = service.infill_ids("value = 10\n" * 100, "", 64)
+        decoder: Any = service.model.decoder
+        run = service.run(ids, SamplingOptions(), After(1))
+        assert list(run.pieces()) == []
+        assert 0 < decoder.computed < len(ids)
+        cost = service.run(ids, SamplingOptions()).whole().cost
+        assert cost.reused_tokens == PREFILL_STEP
+
+    def test_a_cancelled_suggestion_is_not_kept(self, writing: Writing) -> None:
+        service, cancelled = CompletionService(writing("value\n")), Event()
+        cancelled.set()
+        request = CompletionRequest("return ", "\n")
+        assert service.suggest(request, cancelled).finish == "cancelled"
+        assert computed(service) == []
+        assert service.suggest(request).text == "value"
+
+    def test_one_who_waits(self, writing: Writing) -> None:
+        """While another holds the engine, a cancelled request goes without it."""
+        service, cancelled = CompletionService(writing("a = 1\n" * 9)), Event()
+        ids = service.infill_ids("", "", 64)
+        holding = service.run(ids, SamplingOptions()).pieces()
+        next(holding)
+        waiting = service.run(ids, SamplingOptions(), cancelled)
+        thread = Thread(target=waiting.whole)
+        thread.start()
+        cancelled.set()
+        thread.join()
+        assert (waiting.tokens, waiting.finish) == ([], "cancelled")
+        holding.close()
+        assert service.run(ids, SamplingOptions()).whole().tokens
+
+
+class After:
+    """A cancellation that comes after so many looks at it."""
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks + 1  # The first is the engine's door.
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left < 0
