@@ -25,6 +25,7 @@ COMMANDS = {
     "complete": "Continue a prompt.",
     "infill": "Write what belongs at a cursor.",
     "info": "Describe a model.",
+    "serve": "Serve completions over HTTP.",
     "corpus": "Build training data from Python packages.",
     "tokenizer": "Train a tokenizer.",
     "train": "Train a model by a recipe, or go on with the run in --output.",

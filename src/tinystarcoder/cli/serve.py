@@ -1,0 +1,68 @@
+"""``tinystarcoder serve``: completions for editors and programs, over HTTP."""
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from ..completion.service import CompletionService
+from ..errors import RequestError
+from ..fim import Order
+from ..pretrained import BUNDLED, load
+from ..serving.exchange import Server
+from ..serving.http import create_app
+from .options import ModelName
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="The address to listen on. Who can reach it may ask.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 for any that is free.")
+    ] = 8012,
+    model: ModelName = BUNDLED,
+    order: Annotated[
+        Order, typer.Option(help="Which part a model reads first at a cursor.")
+    ] = "psm",
+) -> None:
+    """Serve completions over HTTP.
+
+    Speaks llama.cpp's /infill and /completion, and OpenAI's /v1/completions,
+    until Ctrl-C.
+    """
+    listening = bind(host, port)
+    service = CompletionService(load(model), order=order)
+    folder = Path(model).expanduser()
+    name = folder.resolve().name if folder.exists() else model
+    application = create_app(Server(service, name), host)
+    where = listening.getsockname()
+    typer.echo(f"serving {name} on http://{_shown(where[0])}:{where[1]}")
+    config = uvicorn.Config(application, log_level="warning", access_log=False)
+    uvicorn.Server(config).run([listening])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that holds the address. Raises RequestError where it is not to be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen()  # From here on a client waits instead of being refused.
+    except OSError as error:
+        raise RequestError(
+            f"{host}:{port} cannot be listened on: {error}; choose another --host or --port"
+        ) from error
+    return listening
+
+
+def _shown(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

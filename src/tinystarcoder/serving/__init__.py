@@ -1,0 +1,1 @@
+"""The completion service over HTTP: one file a dialect, one service behind them."""

@@ -1,0 +1,177 @@
+"""What every dialect's exchange is made of: a bounded body, a worker thread, a reply.
+
+The event loop never generates: work is done in a thread, which is told to stop
+as soon as the client has gone, and does within one token. It gives up a bound
+on the number of waiting clients.
+"""
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ..completion.service import Cancellation, CompletionService
+from ..errors import TinyStarcoderError
+from .fields import FieldError, Fields
+
+T = TypeVar("T")
+Json = Mapping[str, Any] | list[Any]
+
+MAX_BODY = 4 << 20
+
+
+@dataclass(frozen=True)
+class Server:
+    """What dialects serve: one service, by one name. ``max_body`` is in bytes."""
+
+    service: CompletionService
+    model: str
+    max_body: int = MAX_BODY
+
+
+class HttpError(Exception):
+    """An answer other than 200, in words; the dialect gives it its shape."""
+
+    def __init__(
+        self, status: int, message: str, *, field: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.field = field
+        self.code = code
+
+
+ErrorShape = Callable[[HttpError], Json]
+Answer = Callable[[Fields], "Reply"]
+
+
+def compact(value: Json) -> bytes:
+    """JSON without a space, which some clients' patterns rely on; ASCII, so any text fits."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def event(value: Json) -> bytes:
+    """One server-sent event."""
+    return b"data: " + compact(value) + b"\n\n"
+
+
+def json_response(value: Json, status: int = 200) -> Response:
+    """A whole reply."""
+    return Response(compact(value), status, media_type="application/json")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A reply that is made in one piece, in a thread."""
+
+    make: Callable[[Cancellation], Json]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A reply of server-sent events, made one after another in a thread."""
+
+    make: Callable[[Cancellation], Iterator[bytes]]
+
+
+Reply = Whole | Stream
+
+
+def endpoint(
+    server: Server, answer: Answer, shape: ErrorShape
+) -> Callable[[Request], Awaitable[Response]]:
+    """A route's function: body to fields, ``answer`` to a reply, errors by ``shape``."""
+
+    async def serve(request: Request) -> Response:
+        try:
+            body = await _body(request, server.max_body)
+            # Tokenizing a long text takes its time too.
+            reply = await run_in_threadpool(lambda: answer(Fields.parse(body)))
+            if isinstance(reply, Stream):
+                return _EventStream(reply.make, shape)
+            return json_response(await _in_thread(request.receive, reply.make, threading.Event()))
+        except (HttpError, FieldError, TinyStarcoderError) as error:
+            told = _as_http(error)
+            return json_response(shape(told), told.status)
+        except ClientDisconnect:
+            return Response(status_code=400)  # Half a request: nobody reads this.
+
+    return serve
+
+
+def _as_http(error: HttpError | FieldError | TinyStarcoderError) -> HttpError:
+    if isinstance(error, HttpError):
+        return error
+    return HttpError(400, str(error), field=getattr(error, "field", None))
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The body. Raises HttpError once it is longer than the limit, unread."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise HttpError(413, f"the body is larger than {limit} bytes")
+    return bytes(body)
+
+
+async def _in_thread(
+    receive: Receive, work: Callable[[Cancellation], T], gone: threading.Event
+) -> T:
+    """Runs ``work`` in a thread; sets ``gone``, which cancels it, when the client goes."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        return await run_in_threadpool(work, gone)
+    finally:
+        watcher.cancel()
+
+
+class _EventStream(Response):
+    """Sends events as a thread makes them; a slow client never holds the engine."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, make: Callable[[Cancellation], Iterator[bytes]], shape: ErrorShape) -> None:
+        super().__init__(headers={"cache-control": "no-cache"})
+        del self.headers["content-length"]
+        self._make = make
+        self._shape = shape
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        loop, events = asyncio.get_running_loop(), asyncio.Queue[bytes | None]()
+        gone = threading.Event()
+
+        def work(cancelled: Cancellation) -> None:
+            for made in self._make(cancelled):
+                loop.call_soon_threadsafe(events.put_nowait, made)
+
+        async def produce() -> None:
+            try:
+                await _in_thread(receive, work, gone)
+            except TinyStarcoderError as error:
+                events.put_nowait(event(self._shape(_as_http(error))))
+            finally:
+                events.put_nowait(None)
+
+        producer = asyncio.create_task(produce())
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        while (made := await events.get()) is not None:
+            if not gone.is_set():
+                await send({"type": "http.response.body", "body": made, "more_body": True})
+            await asyncio.sleep(0)  # Neither line waits while there is more: let others run.
+        await producer
+        await send({"type": "http.response.body", "body": b""})

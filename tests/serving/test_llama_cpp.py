@@ -1,0 +1,155 @@
+"""llama.cpp's dialect: the requests of llama.vim and llama.vscode, as they send them."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tinystarcoder.completion.service import CompletionService
+from tinystarcoder.pretrained import Model
+from tinystarcoder.serving.exchange import Server
+from tinystarcoder.serving.http import create_app
+
+# llama.vim's request, with its own names in response_fields.
+VIM: dict[str, Any] = {
+    "id_slot": 0,
+    "input_prefix": "import os\n\n\n",
+    "input_suffix": "\n",
+    "input_extra": [{"text": "x = 1\n", "time": [1, 2], "filename": "other.py"}],
+    "prompt": "def f(",
+    "n_predict": 128,
+    "stop": [],
+    "n_indent": 0,
+    "top_k": 40,
+    "top_p": 0.90,
+    "samplers": ["top_k", "top_p", "infill"],
+    "stream": False,
+    "cache_prompt": True,
+    "t_max_prompt_ms": 500,
+    "t_max_predict_ms": 1000,
+    "response_fields": [
+        "content",
+        "timings/prompt_n",
+        "timings/prompt_ms",
+        "timings/predicted_n",
+        "timings/predicted_ms",
+        "truncated",
+        "tokens_cached",
+        "no/such/field",
+    ],
+}
+
+
+def test_llama_vim(client: TestClient) -> None:
+    response = client.post("/infill", content=json.dumps(VIM))
+    assert response.status_code == 200
+    assert re.search(r'"content"\s*:"', response.text)  # What the plugin looks for.
+    assert ": " not in re.sub(r'"(\\.|[^"\\])*"', '""', response.text)
+    assert set(response.json()) == set(VIM["response_fields"]) - {"no/such/field"}
+    assert response.json()["timings/prompt_n"] > 0
+
+
+def test_a_suggestion_is_ended_and_filtered(writing: Callable[..., Model]) -> None:
+    """And typing into it computes nothing."""
+    model = writing("a, b):\n    return a\n\n\ndef g():\n")
+    client = TestClient(
+        create_app(Server(CompletionService(model), "tiny")), base_url="http://127.0.0.1"
+    )
+    first = client.post("/infill", json=VIM).json()
+    assert first["content"] == "a, b):\n    return a"
+    assert client.post("/infill", json={**VIM, "input_suffix": "):\n"}).json()["content"] == "a, b"
+    second = client.post("/infill", json={**VIM, "prompt": "def f(a, "}).json()
+    assert second["content"] == "b):\n    return a"
+    assert (second["timings/prompt_n"], second["timings/predicted_n"]) == (0, 0)
+
+
+def test_warm_up(client: TestClient) -> None:
+    """n_predict 0 fills the cache and says nothing; the request that follows finds it filled."""
+    limits = {"n_predict": 0, "t_max_prompt_ms": 1, "t_max_predict_ms": 1}
+    warm = {**VIM, **limits, "response_fields": [""]}
+    assert client.post("/infill", json=warm).json() == {}
+    follow = client.post("/infill", json=VIM).json()
+    assert follow["timings/prompt_n"] == 1
+    empty = {**warm, "input_prefix": "", "input_suffix": "", "prompt": "", "input_extra": []}
+    assert client.post("/infill", json=empty).status_code == 200
+
+
+def test_llama_vscode(client: TestClient) -> None:
+    body = {**VIM, "top_p": 0.99, "n_cmpl": 3, "t_max_predict_ms": 500}
+    del body["response_fields"]
+    several = client.post("/infill", json=body).json()
+    assert len(several) == 3
+    assert (
+        client.post("/infill", json={**body, "n_cmpl": 1}).json()["content"]
+        == (several[0]["content"])
+    )
+    assert len({one["content"] for one in several}) > 1
+    assert all(one["generation_settings"]["n_ctx"] == 128 for one in several)
+
+
+def test_the_whole_reply(client: TestClient, model: Model) -> None:
+    body = {"prompt": "def f(", "n_predict": 6, "temperature": 0}
+    reply = client.post("/completion", json=body).json()
+    expected = model.complete("def f(", max_tokens=6)
+    assert reply["content"] == expected.text
+    assert (reply["stop"], reply["stop_type"], reply["stopping_word"]) == (True, "limit", "")
+    assert (reply["model"], reply["prompt"]) == ("tiny", "def f(")
+    assert reply["tokens_predicted"] == reply["timings"]["predicted_n"] == 6
+    assert reply["tokens_evaluated"] == reply["timings"]["prompt_n"]
+    assert reply["generation_settings"]["n_predict"] == 6
+    again = client.post("/completion", json=body).json()
+    assert again["timings"]["prompt_n"] == 1  # The last token of a known prompt.
+
+
+def test_stop_words(client: TestClient, model: Model) -> None:
+    text = model.complete("def f(", max_tokens=6).text
+    body = {"prompt": "def f(", "n_predict": 6, "temperature": 0, "stop": [text[2:4]]}
+    reply = client.post("/completion", json=body).json()
+    at = text.index(text[2:4])
+    assert (reply["content"], reply["stop_type"]) == (text[:at], "word")
+    assert reply["stopping_word"] == text[2:4]
+
+
+def test_stream(client: TestClient, model: Model) -> None:
+    body = {"prompt": "def f(", "n_predict": 6, "temperature": 0, "stream": True}
+    response = client.post("/completion", json=body)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *events, end = response.text.split("\n\n")
+    assert end == ""
+    read = [json.loads(event.removeprefix("data: ")) for event in events]
+    assert "".join(one["content"] for one in read) == model.complete("def f(", max_tokens=6).text
+    assert [one["stop"] for one in read] == [False] * (len(read) - 1) + [True]
+
+
+def test_as_many_as_fit(client: TestClient) -> None:
+    reply = client.post("/completion", json={"prompt": "x", "temperature": 0}).json()
+    assert reply["tokens_evaluated"] + reply["tokens_predicted"] <= 128
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "status", "told"),
+    [
+        ("/infill", {"stream": True}, 400, "stream is served as false only"),
+        ("/infill", {"n_cmpl": 0}, 400, "n_cmpl must be"),
+        ("/infill", {"n_predict": -2}, 400, "n_predict must be"),
+        ("/infill", {"model": "../nano"}, 404, "no such model"),
+        ("/completion", {"prompt": "x " * 200}, 400, "shorten it"),
+        ("/completion", {"json_schema": {}}, 400, "json_schema is not served"),
+    ],
+)
+def test_errors_have_llama_cpps_shape(
+    client: TestClient, path: str, fields: dict[str, Any], status: int, told: str
+) -> None:
+    response = client.post(path, json={"prompt": "x", **fields})
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert told in error["message"]
+    assert error["code"] == status
+    assert set(error) == {"code", "message", "type"}
+
+
+def test_health(client: TestClient) -> None:
+    assert client.get("/health").text == '{"status":"ok"}'
