@@ -79,6 +79,7 @@ NAME_SERVERS = frozenset(
 )
 # Longer runs are encoded data rather than a key, unless the line says key.
 MAX_UNNAMED_KEY = 100
+MIN_UNNAMED_PIECE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,7 @@ _SAYS_HASH = re.compile(
 _WORD_LIKE = re.compile(r"[A-Z]?[a-z]{3,}|[A-Z]{4,}")
 _PASSWORD_NAME = re.compile(
     r"(?:\b|_)(?:[a-z]\w*_)?(?:password|passwd|pwd|passphrase|passcode)\d?['\"]?\]?"
-    r"\s*(?::\s*[\w| \[\].]+)?\s*(?:=|==|:|,|!=)\s*[bru]?\Z",
+    r"(?:\s*(?::\s*[\w| \[\].]+)?\s*(?:=|==|:|!=)|(?<=['\"]),)\s*[bru]?\Z",
     re.IGNORECASE,
 )
 _PLACEHOLDER = re.compile(
@@ -329,6 +330,12 @@ def _is_random_key(value: str, named: bool, says_hash: bool) -> bool:
         return False
     if not named and (says_hash or not 20 <= len(value) <= MAX_UNNAMED_KEY):
         return False
+    if not named:
+        # Models, builds and routes are named by short pieces, owner/size-14-large-2b-b160k,
+        # and a hash at the end; coordinates in base64 break it often.
+        piece = max(re.split("[-_/=+]", value), key=len)
+        if len(piece) < MIN_UNNAMED_PIECE or set(piece) <= set(string.hexdigits):
+            return False
     limit = 3.5 if named else _BASE64.entropy_limit - 0.5
     return _is_gibberish(value) and _BASE64.calculate_shannon_entropy(value) > limit
 
