@@ -24,6 +24,7 @@ from .generation.generate import (
     sample_texts,
     stream_text,
 )
+from .generation.healing import take_back
 from .generation.sampling import SamplingOptions
 from .model.checkpoint import Checkpoint
 from .model.config import ModelConfig
@@ -76,13 +77,13 @@ class Model:
     def samples(self, prompt: str, number: int, **options: Unpack[Options]) -> list[Completion]:
         """``number`` continuations of one prompt, which is computed once."""
         chosen = SamplingOptions(**options)
-        ids = self._prompt_ids(prompt, chosen)
-        return sample_texts(self.decoder, self.tokenizer, ids, chosen, number)
+        ids, beginning = self._prompt(prompt, chosen)
+        return sample_texts(self.decoder, self.tokenizer, ids, chosen, number, beginning=beginning)
 
     def stream(self, prompt: str, **options: Unpack[Options]) -> Iterator[str]:
         """The text of :meth:`complete`, piece by piece as it comes."""
         chosen = SamplingOptions(**options)
-        return self._stream(self._prompt_ids(prompt, chosen), chosen)
+        return self._stream(*self._prompt(prompt, chosen), chosen)
 
     def infill(
         self, prefix: str, suffix: str, *, order: fim.Order = "psm", **options: Unpack[Options]
@@ -105,13 +106,16 @@ class Model:
         ids = fim.prompt(before, after, tokens, order)
         return sample_texts(self.decoder, self.tokenizer, ids, chosen, 1)[0]
 
-    def _prompt_ids(self, prompt: str, options: SamplingOptions) -> list[int]:
+    def _prompt(self, prompt: str, options: SamplingOptions) -> tuple[list[int], str]:
+        """The ids that fit, and the text of the last token, which is written again."""
         ids = self.tokenizer.encode(prompt, special=True)
-        return fit_prompt(ids, self.config, options.max_tokens)
+        return take_back(self.tokenizer, fit_prompt(ids, self.config, options.max_tokens))
 
-    def _stream(self, ids: list[int], options: SamplingOptions) -> Iterator[str]:
+    def _stream(self, ids: list[int], beginning: str, options: SamplingOptions) -> Iterator[str]:
         with new_slot(self.decoder) as slot:
-            for piece in stream_text(self.decoder, slot, self.tokenizer, ids, options):
+            for piece in stream_text(
+                self.decoder, slot, self.tokenizer, ids, options, beginning=beginning
+            ):
                 if piece.text:
                     yield piece.text
 

@@ -15,6 +15,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import tokenizers
@@ -95,6 +96,11 @@ class Tokenizer:
             return bytes(_BYTE_OF_SYMBOL[symbol] for symbol in symbols)
         except KeyError:  # An added token is spelled as plain text.
             return symbols.encode()
+
+    @cached_property
+    def vocabulary(self) -> list[bytes]:
+        """:meth:`token_bytes` of every id."""
+        return [self.token_bytes(token_id) for token_id in range(self.vocab_size)]
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of ``text``; special tokens in it are parsed only with ``special=True``."""

@@ -36,6 +36,7 @@ from itertools import chain, islice
 
 from ..errors import CorpusError
 from ..generation.generate import fit_prompt, sample_texts
+from ..generation.healing import take_back
 from ..generation.sampling import SamplingOptions
 from ..pretrained import Model
 from .held_out import Source
@@ -89,7 +90,10 @@ def greedy(model: Model, max_tokens: int) -> Complete:
 
     def complete(text: str) -> tuple[str, bool]:
         ids = fit_prompt(model.tokenizer.encode(text), model.config, max_tokens)
-        (completion,) = sample_texts(model.decoder, model.tokenizer, ids, options, 1)
+        ids, beginning = take_back(model.tokenizer, ids)
+        (completion,) = sample_texts(
+            model.decoder, model.tokenizer, ids, options, 1, beginning=beginning
+        )
         return completion.text, completion.finish_reason == "stop"
 
     return complete

@@ -24,6 +24,7 @@ from ..engine.decoder import Decoder, Logits
 from ..errors import RequestError
 from ..model.config import ModelConfig
 from ..tokenizer import Tokenizer
+from .healing import Healing
 from .sampling import Floats, Sampler, SamplingOptions, log_softmax
 from .stopping import StopStrings
 
@@ -114,12 +115,14 @@ def generate_ids(
     *,
     stop_ids: frozenset[int] = frozenset(),
     sample: int = 0,
+    healing: Healing | None = None,
 ) -> Iterator[Token]:
     """Yields tokens until ``max_tokens``, or one of ``stop_ids``, which is yielded too.
 
     What the slot already holds must be the beginning of ``prompt_ids``, not
     all of it; the rest is computed. At the end the slot holds all but the last
-    token. ``sample`` numbers texts of one seed. Raises RequestError where
+    token. ``sample`` numbers texts of one seed; ``healing`` limits the first
+    tokens. Raises RequestError where
     prompt and ``max_tokens`` do not fit the context.
     """
     if len(prompt_ids) > (room := room_for_prompt(decoder.config, options.max_tokens)):
@@ -133,7 +136,9 @@ def generate_ids(
         logits = decoder.extend(slot, ids[decoder.length(slot) :])
         if not np.isfinite(logits.max()):
             raise RequestError("the model's logits are not finite: its weights are damaged")
-        chosen = sampler.choose(logits, ids)
+        chosen = sampler.choose(healing.mask(logits) if healing else logits, ids)
+        if healing:
+            healing.accept(chosen)
         ids.append(chosen)
         yield _token(chosen, logits, options.top_logprobs)
         if chosen in stop_ids:
@@ -160,16 +165,23 @@ def stream_text(
     options: SamplingOptions,
     *,
     sample: int = 0,
+    beginning: str = "",
 ) -> Iterator[Piece]:
     """Yields a piece a token: the text that it made safe to show, maybe none.
 
-    At ``max_tokens``, half a character is dropped.
+    At ``max_tokens``, half a character is dropped. ``beginning`` is what
+    :func:`~.healing.take_back` took: it is written again, and not shown.
     """
     characters, stops = tokenizer.stream(), StopStrings(options.stop)
-    ended = tokenizer.special_ids
-    tokens = generate_ids(decoder, slot, prompt_ids, options, stop_ids=ended, sample=sample)
+    ended, hidden = tokenizer.special_ids, len(beginning)
+    healing = Healing(tokenizer, beginning) if beginning else None
+    tokens = generate_ids(
+        decoder, slot, prompt_ids, options, stop_ids=ended, sample=sample, healing=healing
+    )
     for number, token in enumerate(tokens, start=1):
-        text = stops.feed(characters.feed(token.id))
+        written = characters.feed(token.id)
+        text = stops.feed(written[hidden:])
+        hidden = max(0, hidden - len(written))
         if stops.stopped:
             yield Piece(text, (token,), "stop")
             return
@@ -189,9 +201,13 @@ def complete_text(
     options: SamplingOptions,
     *,
     sample: int = 0,
+    beginning: str = "",
 ) -> Completion:
     """The whole text that :func:`stream_text` yields."""
-    pieces = list(stream_text(decoder, slot, tokenizer, prompt_ids, options, sample=sample))
+    stream = stream_text(
+        decoder, slot, tokenizer, prompt_ids, options, sample=sample, beginning=beginning
+    )
+    pieces = list(stream)
     reason = pieces[-1].finish_reason
     assert reason is not None
     tokens = tuple(token for piece in pieces for token in piece.tokens)
@@ -204,6 +220,8 @@ def sample_texts(
     prompt_ids: Sequence[int],
     options: SamplingOptions,
     number: int,
+    *,
+    beginning: str = "",
 ) -> list[Completion]:
     """``number`` texts from one prefill; the first is what :func:`complete_text` gives."""
     if number < 1:
@@ -215,7 +233,14 @@ def sample_texts(
         for sample in range(number):
             with new_slot(decoder) as slot:
                 decoder.copy(prefilled, slot)
-                completions.append(
-                    complete_text(decoder, slot, tokenizer, prompt_ids, options, sample=sample)
+                completion = complete_text(
+                    decoder,
+                    slot,
+                    tokenizer,
+                    prompt_ids,
+                    options,
+                    sample=sample,
+                    beginning=beginning,
                 )
+                completions.append(completion)
     return completions

@@ -1,0 +1,62 @@
+"""Token healing: a prompt that ends inside a token goes on as if it did not.
+
+``def f():`` and a line break end in a token for the break alone, but in all that
+the model has read, the break and the next line's indentation are one token. So
+after a lone break it expects anything but an indented line. Healing takes the
+prompt's last token back and lets the model write it again: its first tokens are
+limited to those that spell the same characters, and may go beyond them.
+
+It gives up prompts with fill-in-the-middle sentinels: there the model was
+trained on cuts inside of tokens.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..engine.decoder import Logits
+from ..tokenizer import Tokenizer
+
+
+class Healing:
+    """Limits the first tokens of a text to those that spell ``beginning``."""
+
+    def __init__(self, tokenizer: Tokenizer, beginning: str) -> None:
+        self._vocabulary = tokenizer.vocabulary
+        self._left = beginning.encode()
+
+    def mask(self, logits: Logits) -> Logits:
+        """The ``[V]`` logits, minus infinity for what does not fit the beginning."""
+        if not self._left:
+            return logits
+        fitting = [
+            token_id
+            for token_id, spelled in enumerate(self._vocabulary[: len(logits)])
+            if spelled and (spelled.startswith(self._left) or self._left.startswith(spelled))
+        ]
+        masked = np.full_like(logits, -np.inf)
+        masked[fitting] = logits[fitting]
+        return masked
+
+    def accept(self, token_id: int) -> None:
+        """Tells which token was chosen."""
+        self._left = self._left[len(self._vocabulary[token_id]) :]
+
+
+def take_back(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[list[int], str]:
+    """A prompt without its last token, and that token's text.
+
+    The prompt itself and no text where it is empty, ends in a special token or
+    inside a character, or has a hole to fill. Of a prompt of one token, what a
+    document begins with is left: end-of-text.
+    """
+    tokens = tokenizer.fim
+    if not ids or (tokens is not None and tokens.middle in ids):
+        return list(ids), ""
+    try:
+        last = tokenizer.token_bytes(ids[-1]).decode()
+    except UnicodeDecodeError:
+        last = ""
+    if not last:
+        return list(ids), ""
+    return list(ids[:-1]) or [tokenizer.eos_id], last
