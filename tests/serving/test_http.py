@@ -155,7 +155,7 @@ class TestDisconnect:
                 decoder.is_running.wait()
             following = httpx.post(
                 f"http://127.0.0.1:{port}/completion",
-                json={"prompt": "y", "n_predict": 1, "temperature": 0},
+                json={"prompt": "y", "n_predict": 2, "temperature": 0},
                 timeout=None,
             )
         assert following.json()["content"] == "x"

@@ -15,6 +15,7 @@ from typing import Protocol
 from .. import fim
 from ..errors import RequestError
 from ..generation.generate import Piece, Token, room_for_prompt, stream_text
+from ..generation.healing import take_back
 from ..generation.sampling import SamplingOptions
 from ..pretrained import Model
 from .context import fit
@@ -101,7 +102,10 @@ class CompletionService:
 
 
 class Run:
-    """One text being generated: go through :meth:`pieces`, once, close them, and read the rest."""
+    """One text being generated: go through :meth:`pieces`, once, close them, and read the rest.
+
+    ``beginning`` is the text of the prompt's last token, which ``tokens`` write again.
+    """
 
     def __init__(
         self,
@@ -112,6 +116,7 @@ class Run:
         sample: int,
     ) -> None:
         self.prompt_ids = ids
+        self._ids, self.beginning = take_back(engine.model.tokenizer, ids)
         self.options = options
         self.text = ""
         self.tokens: list[Token] = []
@@ -140,15 +145,16 @@ class Run:
         if self.finish != "stop":
             return ""
         written = self._engine.model.tokenizer.decode([token.id for token in self.tokens])
-        found = (stop for stop in self.options.stop if written.startswith(stop, len(self.text)))
+        end = len(self.beginning) + len(self.text)
+        found = (stop for stop in self.options.stop if written.startswith(stop, end))
         return max(found, key=len, default="")
 
     def _generate(self) -> Iterator[Piece]:
         special, begun, first = self._engine.model.tokenizer.special_ids, monotonic(), 0.0
-        reused = self._engine.prefill(self.prompt_ids, self._cancelled, leave=PREFILL_STEP)
+        reused = self._engine.prefill(self._ids, self._cancelled, leave=PREFILL_STEP)
         if self._cancelled.is_set():
             return
-        for piece in self._engine.continue_(self.prompt_ids, self.options, self._sample):
+        for piece in self._engine.continue_(self._ids, self.options, self._sample, self.beginning):
             first = first or monotonic()
             self.text += piece.text
             self.tokens += piece.tokens
@@ -202,10 +208,20 @@ class _Engine:
             decoder.extend(self._slot, ids[start : min(start + PREFILL_STEP, end)])
         return reused
 
-    def continue_(self, ids: list[int], options: SamplingOptions, sample: int) -> Iterator[Piece]:
+    def continue_(
+        self, ids: list[int], options: SamplingOptions, sample: int, beginning: str
+    ) -> Iterator[Piece]:
         """What follows ids that are computed but for a few."""
-        decoder, tokenizer = self.model.decoder, self.model.tokenizer
-        for piece in stream_text(decoder, self._slot, tokenizer, ids, options, sample=sample):
+        stream = stream_text(
+            self.model.decoder,
+            self._slot,
+            self.model.tokenizer,
+            ids,
+            options,
+            sample=sample,
+            beginning=beginning,
+        )
+        for piece in stream:
             self._held += [token.id for token in piece.tokens]
             yield piece
 

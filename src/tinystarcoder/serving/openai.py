@@ -138,7 +138,7 @@ class _Answer:
         runs = [run.whole() for run in self._runs(cancelled)]
         choices = []
         for index, run in enumerate(runs):
-            logprobs = self._logprobs()
+            logprobs = self._logprobs(run)
             if logprobs is not None:
                 logprobs.add(run.tokens)
             shown = logprobs and logprobs.take(len(run.text))
@@ -160,7 +160,7 @@ class _Answer:
         yield b"data: [DONE]\n\n"
 
     def _chunks(self, index: int, run: Run) -> Iterator[bytes]:
-        logprobs = self._logprobs()
+        logprobs = self._logprobs(run)
         with closing(run.pieces()) as pieces:
             for piece in pieces:
                 if logprobs is not None:
@@ -173,38 +173,41 @@ class _Answer:
         usage = {"usage": None} if self._asked.include_usage else {}
         return event({**self._common, "choices": choices, **usage})
 
-    def _logprobs(self) -> "_Logprobs | None":
+    def _logprobs(self, run: Run) -> "_Logprobs | None":
         tokenizer = self._service.model.tokenizer
-        return None if self._asked.logprobs is None else _Logprobs(tokenizer)
+        return None if self._asked.logprobs is None else _Logprobs(tokenizer, run.beginning)
 
 
 class _Logprobs:
     """The tokens of one text in OpenAI's form, as far as their text is shown."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, beginning: str) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._written = 0
+        # The first tokens write the prompt's end again, which is not shown.
+        self._written = -len(beginning)
         self._waiting: list[tuple[int, Token]] = []
 
     def add(self, tokens: tuple[Token, ...] | list[Token]) -> None:
         for token in tokens:
             if token.id not in self._tokenizer.special_ids:
-                self._waiting.append((self._written, token))
+                start = self._written
                 self._written += len(self._utf8.decode(self._tokenizer.token_bytes(token.id)))
+                if start >= 0 or self._written > 0:
+                    self._waiting.append((start, token))
 
     def take(self, shown: int) -> dict[str, list[Any]]:
         """The tokens, not taken yet, whose text begins within the first ``shown`` characters."""
         taken = [(offset, token) for offset, token in self._waiting if offset < shown]
         del self._waiting[: len(taken)]
         return {
-            "tokens": [self._spelled(token.id) for _, token in taken],
+            "tokens": [self._spelled(token.id)[max(0, -offset) :] for offset, token in taken],
             "token_logprobs": [token.logprob for _, token in taken],
             "top_logprobs": [
                 {self._spelled(i): logprob for i, logprob in token.alternatives}
                 for _, token in taken
             ],
-            "text_offset": [offset for offset, _ in taken],
+            "text_offset": [max(0, offset) for offset, _ in taken],
         }
 
     def _spelled(self, token_id: int) -> str:
