@@ -54,7 +54,7 @@ RESERVED = {
 
 # What the base install does not bring, and the files that need it when imported.
 # All others are the runtime: they are imported without, those of RUNTIME_TOO included.
-EXTRAS = ("torch", "transformers", "pyarrow", "detect_secrets")
+EXTRAS = ("torch", "transformers", "safetensors", "pyarrow", "detect_secrets")
 WORKSHOP = (
     "corpus/parquet.py",
     "corpus/pipeline.py",

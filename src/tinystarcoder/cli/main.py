@@ -33,7 +33,14 @@ COMMANDS = {
 }
 
 # What the base install lacks, and the extra that brings it.
-EXTRAS = {"packaging": "corpus", "pyarrow": "corpus", "torch": "train", "transformers": "evaluate"}
+EXTRAS = {
+    "detect_secrets": "corpus",
+    "packaging": "corpus",
+    "pyarrow": "corpus",
+    "safetensors": "train",
+    "torch": "train",
+    "transformers": "evaluate",
+}
 
 
 class LazyGroup(TyperGroup):
