@@ -19,6 +19,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 from torch import Tensor
 
+from .. import files
 from ..corpus import token_shards
 from ..corpus.document import Document
 from ..corpus.sources import open_package
@@ -202,16 +203,14 @@ class Trainer:
 
     def _resume(self) -> None:
         """Goes on from the newest checkpoint, if there is one of this recipe."""
+        self.output.mkdir(parents=True, exist_ok=True)
         found = checkpoint.steps_in(self.output)
-        if not found:
-            self.output.mkdir(parents=True, exist_ok=True)
-            _truncate_log(self.output / LOG, 0)
-            return
-        progress, trained_by = checkpoint.read_state(found[-1])
-        _check_same_recipe(found[-1], trained_by, self.recipe.to_dict())
-        checkpoint.load_step(found[-1], self.model, self.optimizers)
-        self.progress, self.loader.cursor = progress, progress.cursor
-        _truncate_log(self.output / LOG, progress.step)
+        if found:
+            progress, trained_by = checkpoint.read_state(found[-1])
+            _check_same_recipe(found[-1], trained_by, self.recipe.to_dict())
+            checkpoint.load_step(found[-1], self.model, self.optimizers)
+            self.progress, self.loader.cursor = progress, progress.cursor
+        _truncate_log(self.output / LOG, self.progress.step)
 
     def _log(self, record: dict[str, Any]) -> None:
         with (self.output / LOG).open("a", encoding="utf-8") as stream:
@@ -270,7 +269,7 @@ def _truncate_log(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):  # The line that was being written when the run was killed.
             continue
-    path.write_text("".join(kept), encoding="utf-8")
+    files.write_atomically(path, "".join(kept).encode())
 
 
 def _progress_bar() -> ProgressBar:
