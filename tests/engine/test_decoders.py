@@ -173,6 +173,44 @@ class TestDecoder:
         assert decoder.length(slot) == 10
         assert_close(decoder.extend(slot, IDS[10:12]), expected[11])
 
+    @settings(max_examples=25)
+    @given(
+        held=st.lists(st.integers(0, 20), min_size=1, max_size=5),
+        added=st.lists(st.integers(1, 20), min_size=5, max_size=5),
+        every=st.booleans(),
+    )
+    def test_a_batch_is_each_alone(
+        self, decoder: Decoder, held: list[int], added: list[int], every: bool
+    ) -> None:
+        """Bit for bit, whatever else is in the pass; the slots go on alike."""
+        together, alone, texts = [], [], []
+        for number, (past, new) in enumerate(zip(held, added, strict=False)):
+            text = IDS[number : number + past + new]
+            for slots in (together, alone):
+                slots.append(decoder.allocate())
+                if past:
+                    decoder.extend(slots[-1], text[:past])
+            texts.append(text[past:])
+        found = decoder.extend_batch(list(zip(together, texts, strict=True)), all_logits=every)
+        for slot, other, ids, logits in zip(together, alone, texts, found, strict=True):
+            expected = decoder.extend(other, ids, all_logits=every)
+            np.testing.assert_array_equal(logits, expected)
+            assert decoder.length(slot) == decoder.length(other)
+            np.testing.assert_array_equal(decoder.extend(slot, [5]), decoder.extend(other, [5]))
+        for slot in together + alone:
+            decoder.release(slot)
+
+    def test_an_empty_batch(self, decoder: Decoder) -> None:
+        assert decoder.extend_batch([]) == []
+
+    def test_a_bad_batch_changes_nothing(self, decoder: Decoder) -> None:
+        first, second = decoder.allocate(), decoder.allocate()
+        with pytest.raises(RequestError, match="token id 300 is outside"):
+            decoder.extend_batch([(first, [1, 2]), (second, [300])])
+        with pytest.raises(RequestError, match="a slot is named twice"):
+            decoder.extend_batch([(first, [1]), (second, [2]), (first, [3])])
+        assert (decoder.length(first), decoder.length(second)) == (0, 0)
+
     @pytest.mark.parametrize("length", [-1, 6])
     def test_bad_truncation(self, decoder: Decoder, length: int) -> None:
         slot = decoder.allocate()

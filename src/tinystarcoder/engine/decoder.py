@@ -2,11 +2,11 @@
 
 A slot is one sequence and its KV cache. Generation, speculation and the prefix
 cache are written against this protocol alone, so that numpy, torch and native
-decoders are exchanged without a change above. It gives up batching: a call
-extends one slot.
+decoders are exchanged without a change above. One call extends one slot, or
+several in one pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -44,6 +44,16 @@ class Decoder(Protocol):
         """
         ...
 
+    def extend_batch(
+        self, requests: Sequence[tuple[int, Sequence[int]]], *, all_logits: bool = False
+    ) -> list[Logits]:
+        """Extends several slots in one pass; each result is, bit for bit, :meth:`extend`'s.
+
+        ``requests`` are pairs of a slot and its ids, of any lengths. Raises
+        RequestError, every slot unchanged, where :func:`check_batch` does.
+        """
+        ...
+
     def truncate(self, slot: int, length: int) -> None:
         """Forgets all but the first ``length`` tokens. RequestError if the slot has fewer."""
         ...
@@ -70,6 +80,18 @@ def check_ids(config: ModelConfig, length: int, ids: Sequence[int]) -> None:
             raise RequestError(
                 f"token id {token_id} is outside the vocabulary of {config.vocab_size} ids"
             )
+
+
+def check_batch(
+    config: ModelConfig,
+    requests: Sequence[tuple[int, Sequence[int]]],
+    length_of: Callable[[int], int],
+) -> None:
+    """Raises RequestError for a slot named twice, or ids that one cannot be extended by."""
+    if len({slot for slot, _ in requests}) < len(requests):
+        raise RequestError("a slot is named twice in one pass: join its ids")
+    for slot, ids in requests:
+        check_ids(config, length_of(slot), ids)
 
 
 def check_length(current: int, length: int) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ..model.checkpoint import Checkpoint
 from ..model.config import ModelConfig
-from .decoder import Logits, check_ids, check_length
+from .decoder import Logits, check_batch, check_ids, check_length
 
 Floats = npt.NDArray[np.float32]
 
@@ -84,6 +84,14 @@ class NumpyDecoder:
             return every
         last: Logits = (self._norm(hidden[-1:], "transformer.ln_f") @ wte.T)[0]
         return last
+
+    def extend_batch(
+        self, requests: Sequence[tuple[int, Sequence[int]]], *, all_logits: bool = False
+    ) -> list[Logits]:
+        # One after another: BLAS sums in another order for other shapes, so a
+        # common product would not give the same bits.
+        check_batch(self.config, requests, self.length)
+        return [self.extend(slot, ids, all_logits=all_logits) for slot, ids in requests]
 
     def _forward(self, state: _Slot, ids: npt.NDArray[np.int_]) -> Floats:
         """Appends ``[T]`` ids and returns the residual stream behind the last layer, ``[T, D]``."""
