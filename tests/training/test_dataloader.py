@@ -119,3 +119,12 @@ def test_skip_block_moves_on_only_from_inside_a_block(make):
     loader.skip_block()
     assert loader.cursor == Cursor(epoch=0, block=1, row=0)
     assert take(loader, 1)
+
+
+def test_a_large_package_gives_an_epoch_about_its_limit(make, toy_shards):
+    limit = int(toy_shards.lengths.sum()) // 4
+    loader = make(package_tokens=limit)
+    taken = [int(toy_shards.lengths[loader._documents(epoch)].sum()) for epoch in range(40)]
+    assert 0.8 * limit < np.mean(taken) < 1.2 * limit
+    assert len({tuple(loader._documents(epoch)) for epoch in range(4)}) == 4
+    assert make(package_tokens=10**9)._documents(0).size == len(toy_shards)

@@ -73,6 +73,22 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_ran_through(
     assert timeless[0] == timeless[1]
 
 
+def test_a_run_begins_from_the_weights_of_another(toy_recipe, tmp_path):
+    first = Trainer(Recipe.read(toy_recipe), tmp_path / "first").run()
+    recipe = Recipe.read(toy_recipe, {"model.weights": str(first)})
+    trainer = Trainer(recipe, tmp_path / "second")
+    begun = trainer.model.to_arrays()
+    assert all(np.array_equal(value, begun[name]) for name, value in weights(first).items())
+    assert trainer.progress.step == 0
+
+
+def test_weights_of_another_architecture_are_one_clear_error(toy_recipe, tmp_path):
+    first = Trainer(Recipe.read(toy_recipe), tmp_path / "first").run()
+    wider = {"model.weights": str(first), "model.overrides.n_inner": "128"}
+    with pytest.raises(TrainingError, match="another architecture than the recipe's"):
+        Trainer(Recipe.read(toy_recipe, wider), tmp_path / "second")
+
+
 def test_micro_batches_change_nothing_but_rounding(toy_recipe, tmp_path):
     phases = "[{until=1.0, context=32, rows=4, micro_rows=%d}]"
     losses = []

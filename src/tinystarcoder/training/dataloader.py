@@ -3,7 +3,8 @@
 The mental model:
 
     TokenShards          documents as ids, memory-mapped; each ends with end-of-text
-      -> keep            some paths stay with a probability (tests, examples)
+      -> keep            some paths (tests, examples), and more of a large package
+                         than its limit, stay with a probability
       -> packing.plan    which tokens stand in which row, for one block of an epoch
       -> row             pieces become ids; some are permuted for fill-in-the-middle:
                          back to text, cut at two characters, three parts encoded apart
@@ -13,6 +14,7 @@ No generator carries state from one row to the next: every random draw is seeded
 by what it decides about. A run resumes from a :class:`Cursor` of three numbers.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -103,12 +105,20 @@ class Dataloader:
         return np.flatnonzero(draws < self._keep_probability)
 
     def _probabilities(self) -> npt.NDArray[np.float64]:
+        """What chance each document has to be read in an epoch: by its path, then its package."""
         keep = np.ones(len(self.shards))
         rules = [(compile_pattern(rule.path), rule.probability) for rule in self.recipe.keep]
-        if rules:
-            for index, origin in enumerate(self.shards.documents()):
-                path = f"{origin['package']}/{origin['path']}"
-                keep[index] = min((p for rule, p in rules if rule.search(path)), default=1.0)
+        if not rules and not self.recipe.package_tokens:
+            return keep
+        expected: Counter[str] = Counter()  # tokens an epoch, of each package
+        packages = []
+        for index, origin in enumerate(self.shards.documents()):
+            path = f"{origin['package']}/{origin['path']}"
+            keep[index] = min((p for rule, p in rules if rule.search(path)), default=1.0)
+            packages.append(origin["package"])
+            expected[origin["package"]] += keep[index] * self._lengths[index]
+        if limit := self.recipe.package_tokens:
+            keep *= [min(1.0, limit / max(expected[package], 1)) for package in packages]
         return keep
 
     def _draws(self, epoch: int, document: int, start: int) -> Random:

@@ -18,9 +18,14 @@ from .schedule import Shape
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """A preset, and how weights begin. ``overrides`` are fields of config.json."""
+    """A preset, and how weights begin. ``overrides`` are fields of config.json.
+
+    ``weights`` is a checkpoint's folder to begin from, of the same architecture;
+    without one, weights are drawn.
+    """
 
     preset: str = "nano"
+    weights: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
     init_std: float = 0.02
     zero_output: bool = True
@@ -37,7 +42,11 @@ class Keep:
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """What is read: token shards (``corpus tokenize``), or a folder, wheel or sdist as it is."""
+    """What is read: token shards (``corpus tokenize``), or a folder, wheel or sdist as it is.
+
+    ``package_tokens`` bounds what one package gives to an epoch (0: all of it):
+    of a larger one, a random share of documents, anew in every epoch.
+    """
 
     train: str
     tokenizer: str
@@ -45,6 +54,7 @@ class DataRecipe:
     fim_rate: float = 0.5
     spm_rate: float = 0.5
     keep: list[Keep] = field(default_factory=list)
+    package_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -201,6 +211,7 @@ class Recipe:
             if not 0 <= value <= 1:
                 raise RecipeError(f"{where} must lie in 0..1, not {value}")
         for where, count, least in (
+            ("data.package_tokens", self.data.package_tokens, 0),
             ("schedule.steps", self.schedule.steps, 1),
             ("schedule.warmup", self.schedule.warmup, 0),
             ("checkpoint.every", self.checkpoint.every, 1),
@@ -219,7 +230,8 @@ class Recipe:
             tokenizer=resolve(self.data.tokenizer),
             validation=resolve(self.data.validation),
         )
-        return replace(self, data=data)
+        model = replace(self.model, weights=resolve(self.model.weights))
+        return replace(self, data=data, model=model)
 
 
 def _override(values: dict[str, Any], name: str, text: str) -> None:

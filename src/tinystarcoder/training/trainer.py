@@ -25,6 +25,7 @@ from ..corpus.document import Document
 from ..corpus.sources import open_package
 from ..corpus.token_shards import TokenShards
 from ..errors import TrainingError
+from ..model.checkpoint import Checkpoint
 from ..model.gpt_bigcode import GPTBigCode
 from ..tokenizer import Tokenizer
 from . import checkpoint, validation
@@ -53,9 +54,7 @@ class Trainer:
         self.validation = self._shards("validation", held_out) if held_out else None
         self.model = GPTBigCode(recipe.model_config())
         _check_vocabulary(self.model, self.tokenizer, shards)
-        self.model.initialize(
-            recipe.seed, std=recipe.model.init_std, zero_output=recipe.model.zero_output
-        )
+        self._begin_weights()
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
         self.progress = Progress()
         self._resume()
@@ -200,6 +199,22 @@ class Trainer:
         if built.exists():
             return TokenShards.open(built)
         return token_shards.build_token_shards(_documents(path), self.tokenizer, built)
+
+    def _begin_weights(self) -> None:
+        """Draws the weights, or takes those of the recipe's checkpoint."""
+        begin = self.recipe.model
+        if not begin.weights:
+            self.model.initialize(
+                self.recipe.seed, std=begin.init_std, zero_output=begin.zero_output
+            )
+            return
+        stored = Checkpoint.open(begin.weights)
+        if stored.config.shapes() != self.model.config.shapes():
+            raise TrainingError(
+                f"{begin.weights}: another architecture than the recipe's [model]; "
+                "set model.preset and model.overrides to those of its config.json"
+            )
+        self.model.load_arrays({name: stored.tensor(name).copy() for name in stored.names})
 
     def _resume(self) -> None:
         """Goes on from the newest checkpoint, if there is one of this recipe."""
