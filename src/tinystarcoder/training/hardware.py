@@ -1,0 +1,43 @@
+"""What a device can do at best, measured: the denominator of MFU.
+
+A data sheet's peak tells nothing of a virtual CPU's share, of clocks under load or
+of a power limit, so the fastest of some large square products stands for it. It
+gives up the last percents of a peak that only hand-tuned shapes reach.
+"""
+
+import time
+from functools import lru_cache
+
+import torch
+
+# Rows of a square product: large enough that starting it costs nothing beside it.
+_SIZES = {"cpu": 2048, "cuda": 8192}
+_SECONDS = 0.3
+
+
+@lru_cache
+def peak_flops(device: str = "cpu", dtype: torch.dtype = torch.bfloat16) -> float:
+    """Floating-point operations a second of ``device`` in matrix products of ``dtype``.
+
+    A multiplication and an addition count as two. Takes about half a second on the
+    first call with some (device, dtype), which should find the device idle, and
+    nothing afterwards. On a CPU all threads of torch work together.
+    """
+    size = _SIZES.get(torch.device(device).type, 4096)
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
+    out = torch.empty_like(left)
+    best = float("inf")
+    began = time.perf_counter()
+    # The first products warm caches, clocks and kernels up; the best of all counts.
+    while best == float("inf") or time.perf_counter() - began < _SECONDS:
+        start = time.perf_counter()
+        torch.mm(left, right, out=out)
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * float(size) ** 3 / best
+
+
+def _wait(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
