@@ -70,7 +70,13 @@ class TestContent:
             "license disagrees": 1,
         }
         (entry, gnu, _) = manifest["packages"]
-        assert entry["dropped"]["vendored"] == {"files": 1, "examples": ["_vendor/v.py"]}
+        assert entry["dropped"]["vendored"] == {
+            "files": 1,
+            "bytes": len(module(2).encode()),
+            "examples": ["_vendor/v.py"],
+        }
+        dropped_bytes = sum(manifest["dropped_bytes"].values())
+        assert entry["read_bytes"] == entry["bytes"] + dropped_bytes
         assert (entry["read_files"], entry["files"]) == (7, 1)
         assert entry["bytes"] == len(module(1).encode())
         assert entry["sha256"] == sha256_of(alpha)

@@ -48,14 +48,19 @@ from .parquet import (
     write_documents,
 )
 
-FORMAT = 1
+FORMAT = 2
 EXAMPLES = 3
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, and how much of how much of it is done."""
 
-_PART_SCHEMA = SCHEMA.append(pyarrow.field("key", pyarrow.binary(dedup.KEY_BYTES))).append(
-    pyarrow.field("signature", pyarrow.binary(4 * near_dedup.PERMUTATIONS))
+_PART_SCHEMA = pyarrow.schema(
+    [
+        *SCHEMA,
+        pyarrow.field("key", pyarrow.binary(dedup.KEY_BYTES)),
+        pyarrow.field("signature", pyarrow.binary(4 * near_dedup.PERMUTATIONS)),
+        pyarrow.field("bytes", pyarrow.int64()),
+    ]
 )
 
 
@@ -74,20 +79,26 @@ class Settings:
 
 @dataclass
 class Drops:
-    """Files set aside, by reason: how many, and the first few paths."""
+    """Files set aside, by reason: how many, their bytes of text, and the first few paths."""
 
     files: dict[str, int] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, reason: str, path: str) -> None:
+    def add(self, reason: str, path: str, size: int) -> None:
         self.files[reason] = self.files.get(reason, 0) + 1
+        self.bytes[reason] = self.bytes.get(reason, 0) + size
         examples = self.examples.setdefault(reason, [])
         if len(examples) < EXAMPLES:
             examples.append(path)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         return {
-            reason: {"files": self.files[reason], "examples": self.examples[reason]}
+            reason: {
+                "files": self.files[reason],
+                "bytes": self.bytes[reason],
+                "examples": self.examples[reason],
+            }
             for reason in sorted(self.files)
         }
 
@@ -247,7 +258,8 @@ def _make_part(task: _Task, part: Path) -> None:
         while batch := list(islice(rest, BATCH)):
             keys = [dedup.content_key(document.text) for document in batch]
             signatures = [near_dedup.signature(document.text).tobytes() for document in batch]
-            columns = [*table_of(batch).columns, keys, signatures]
+            sizes = [len(document.text.encode()) for document in batch]
+            columns = [*table_of(batch).columns, keys, signatures, sizes]
             writer.write_table(pyarrow.table(columns, schema=_PART_SCHEMA))
         writer.add_key_value_metadata({"report": json.dumps(asdict(report))})
 
@@ -275,9 +287,10 @@ def _documents(task: _Task, report: Report) -> Iterator[Document]:
     for path, text in package.files():
         report.read_files += 1
         if isinstance(text, sources.SetAside):
-            report.dropped.add(str(text), path)
+            report.dropped.add(str(text), path, 0)
             continue
-        report.read_bytes += len(text.encode())
+        size = len(text.encode())
+        report.read_bytes += size
         document = Document(text, path, package.name, package.version, verdict.license)
         reason = None if task.raw else filters.reason_against(document)
         if reason is None and task.settings.redact:
@@ -289,7 +302,7 @@ def _documents(task: _Task, report: Report) -> Iterator[Document]:
                 for kind, count in counts.items():
                     report.redacted[kind] = report.redacted.get(kind, 0) + count
         if reason:
-            report.dropped.add(reason, path)
+            report.dropped.add(reason, path, size)
         else:
             yield document
 
@@ -311,7 +324,8 @@ def _kept(
     parts: list[Path], reports: list[Report], firsts: int, settings: Settings
 ) -> list[NDArray[np.bool_]]:
     """For each part, which rows stay; duplicates go into their package's report."""
-    tables = [parquet.read_table(part, columns=["path", "key", "signature"]) for part in parts]
+    columns = ["path", "key", "signature", "bytes"]
+    tables = [parquet.read_table(part, columns=columns) for part in parts]
     tables = [
         table if report.set_aside is None else table.slice(0, 0)
         for table, report in zip(tables, reports, strict=True)
@@ -324,7 +338,8 @@ def _kept(
         of_part = reasons[offsets[index] : offsets[index + 1]]
         if index >= firsts:
             for row in np.flatnonzero(of_part != ""):
-                report.dropped.add(str(of_part[row]), table["path"][int(row)].as_py())
+                path, size = (table[name][int(row)].as_py() for name in ("path", "bytes"))
+                report.dropped.add(str(of_part[row]), path, size)
         kept.append((of_part == "") & (index >= firsts))
     return kept
 
@@ -376,6 +391,7 @@ def _manifest(
     """Everything about the corpus but its text."""
     licenses: dict[str, dict[str, int]] = {}
     dropped: dict[str, int] = {}
+    dropped_bytes: dict[str, int] = {}
     set_aside: dict[str, int] = {}
     redacted = dict.fromkeys(redaction.KINDS, 0) if settings.redact else {}
     for report in reports:
@@ -389,6 +405,8 @@ def _manifest(
         entry["bytes"] += report.bytes
         for reason, count in report.dropped.files.items():
             dropped[reason] = dropped.get(reason, 0) + count
+        for reason, size in report.dropped.bytes.items():
+            dropped_bytes[reason] = dropped_bytes.get(reason, 0) + size
         for kind, count in report.redacted.items():
             redacted[kind] += count
     return {
@@ -404,6 +422,7 @@ def _manifest(
         },
         "licenses": dict(sorted(licenses.items(), key=lambda item: -item[1]["bytes"])),
         "dropped_files": dict(sorted(dropped.items(), key=lambda item: -item[1])),
+        "dropped_bytes": dict(sorted(dropped_bytes.items(), key=lambda item: -item[1])),
         "redacted": redacted,
         "packages_set_aside": dict(sorted(set_aside.items(), key=lambda item: -item[1])),
         "settings": asdict(settings) | _thresholds(),
