@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tinystarcoder.corpus import sources
-from tinystarcoder.corpus.sources import SetAside, decode, open_package
+from tinystarcoder.corpus.decoding import SetAside, decode
+from tinystarcoder.corpus.sources import open_package
 from tinystarcoder.errors import CorpusError
 
 

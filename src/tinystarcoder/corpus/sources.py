@@ -1,33 +1,38 @@
-"""Where documents come from: wheels, sdists given as files, folders.
+"""Packages as sources: wheels, sdists given as files, folders.
 
-A source is opened, its metadata and license files are read, and its ``*.py``
-files are decoded one after the other. Archives are read in memory and never
-unpacked to the disk, and nothing in them is ever run or built, so a path
-traversal has nowhere to go; such a member is set aside with the other
-unusable ones.
+A package is opened, its metadata and license files are read, and its ``*.py``
+and ``*.ipynb`` files are decoded one after the other. Archives are read in
+memory and never unpacked to the disk, and nothing in them is ever run or built,
+so a path traversal has nowhere to go; such a member is set aside with the other
+unusable ones. Other kinds of sources stand in the files beside this one;
+``open_source.py`` is the door to all of them.
 
 What it gives up: a member larger than 8 MiB is not read, and an archive that
 unpacks to more than 2 GiB (a zip bomb) is refused whole.
 """
 
 import gzip
-import io
 import os
 import re
 import stat
 import tarfile
-import tokenize
 import tomllib
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesHeaderParser
+from email.utils import getaddresses
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from ..errors import CorpusError
-from .licenses import LicenseClaims
+from .decoding import SetAside, decode
+from .licenses import LicenseClaims, license_of_text
+from .notebooks import notebook_text
 
 MAX_MEMBER_BYTES = 8 << 20
 MAX_ARCHIVE_BYTES = 2 << 30
@@ -36,6 +41,8 @@ MAX_ARCHIVE_BYTES = 2 << 30
 SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "node_modules", "__pycache__"})
 
 _LICENSE_FILE = re.compile(r"(?:un)?licen[cs]e|copying|copyright", re.IGNORECASE)
+_DECLARED_LICENSE = re.compile(r"[^/]+\.dist-info/(?:(?:licenses|license_files)/)?[^/]+")
+_CODE_SUFFIXES = frozenset({".py", ".pyc", ".pyi", ".ipynb", ".json", ".toml"})
 _SDIST_SUFFIXES = (".tar.gz", ".tgz", ".zip")
 _BROKEN_ARCHIVE = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error),
@@ -43,12 +50,36 @@ _BROKEN_ARCHIVE = (
 )
 
 
-class SetAside(Exception):  # noqa: N818 - a verdict, not an error
-    """One file cannot be used; the message is the reason that is counted."""
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of an opened source. What is left empty is what its source says."""
+
+    path: str
+    content: str | SetAside
+    """Text, or the reason why there is none."""
+    package: str = ""
+    version: str = ""
+    license: str = ""
+    """SPDX expression."""
+    stars: int | None = None
+
+
+class Opened(Protocol):
+    """An opened source, whatever its kind."""
+
+    name: str
+    version: str
+    claims: LicenseClaims | None
+    """None where every file says its own license."""
+    authors: frozenset[str]
+    """Addresses of those who made it, in lower case."""
+
+    def records(self) -> Iterator[File]:
+        """The Python files and notebooks, one after the other."""
 
 
 class Container(Protocol):
-    """A wheel, an sdist or a folder: names and their bytes."""
+    """A wheel, an sdist, a folder, a git tree: names and their bytes."""
 
     def names(self) -> Sequence[str]:
         """Paths of the files inside, with forward slashes."""
@@ -60,14 +91,15 @@ class Container(Protocol):
 class Package:
     """An opened source: who it is, what it says about its license, its Python files."""
 
-    def __init__(self, container: Container, default_name: str) -> None:
+    def __init__(self, container: Container, default_name: str, version: str = "") -> None:
         self._container = container
         names = container.names()
         self._metadata_file = _metadata_file(names)
         self._root = _root_of(self._metadata_file)
         headers = self._headers()
         self.name = str(headers.get("Name") or default_name)
-        self.version = str(headers.get("Version") or "")
+        self.version = version or str(headers.get("Version") or "")
+        self.authors = frozenset(_addresses(headers))
         self.claims = LicenseClaims(
             expression=str(headers.get("License-Expression") or ""),
             free_text=str(headers.get("License") or ""),
@@ -75,14 +107,30 @@ class Package:
             files=tuple(self._license_files()),
         )
 
+    def records(self) -> Iterator[File]:
+        """Python files and notebooks; below a license file of its own, with that license."""
+        nested = self._nested_licenses()
+        for path, content in chain(self.files(), self._notebooks()):
+            folders = map(str, PurePosixPath(path).parents)
+            license_ = next((nested[folder] for folder in folders if folder in nested), "")
+            yield File(path, content, license=license_)
+
     def files(self) -> Iterator[tuple[str, str | SetAside]]:
-        """Path inside the package, and text or the reason why there is none."""
+        """Path of each Python file, and its text or the reason why there is none."""
+        return self._read(".py", decode)
+
+    def _notebooks(self) -> Iterator[tuple[str, str | SetAside]]:
+        return self._read(".ipynb", notebook_text)
+
+    def _read(
+        self, suffix: str, text_of: Callable[[bytes], str]
+    ) -> Iterator[tuple[str, str | SetAside]]:
         for name in self._container.names():
-            if not name.endswith(".py"):
+            if not name.endswith(suffix):
                 continue
             path = name.removeprefix(self._root)
             try:
-                yield path, decode(self._container.read(name))
+                yield path, text_of(self._container.read(name))
             except SetAside as reason:
                 yield path, reason
 
@@ -96,17 +144,32 @@ class Package:
 
     def _license_files(self) -> Iterator[tuple[str, str]]:
         """License texts of the package itself, not of what it bundles deeper down."""
+        for name in self._license_names():
+            path = name.removeprefix(self._root)
+            if "/" not in path or _DECLARED_LICENSE.fullmatch(name):
+                yield from self._license_text(name)
+
+    def _nested_licenses(self) -> dict[str, str]:
+        """Folders deeper down that have a license file of their own, and that license."""
+        found = {}
+        for name in self._license_names():
+            folder = str(PurePosixPath(name.removeprefix(self._root)).parent)
+            if folder != "." and ".dist-info/" not in name:
+                for _, text in self._license_text(name):
+                    if spdx := license_of_text(text):
+                        found[folder] = spdx
+        return found
+
+    def _license_names(self) -> Iterator[str]:
         for name in self._container.names():
-            path = PurePosixPath(name.removeprefix(self._root))
-            top = len(path.parts) == 1
-            declared = re.fullmatch(r"[^/]+\.dist-info/(?:(?:licenses|license_files)/)?[^/]+", name)
-            code = path.suffix in {".py", ".pyc", ".pyi", ".json", ".toml"}
-            if (top or declared) and _LICENSE_FILE.search(path.name) and not code:
-                try:
-                    text = self._container.read(name).decode("utf-8", errors="replace")
-                except SetAside:
-                    continue
-                yield str(path), text
+            path = PurePosixPath(name)
+            if _LICENSE_FILE.search(path.name) and path.suffix not in _CODE_SUFFIXES:
+                yield name
+
+    def _license_text(self, name: str) -> Iterator[tuple[str, str]]:
+        with suppress(SetAside):
+            text = self._container.read(name).decode("utf-8", errors="replace")
+            yield name.removeprefix(self._root), text
 
 
 def open_package(path: Path, skipped: frozenset[str] = SKIPPED_FOLDERS) -> Package:
@@ -145,22 +208,6 @@ def kind_of(path: Path) -> str:
     if path.name.endswith(_SDIST_SUFFIXES):
         return "sdist"
     raise CorpusError(f"{path}: neither a wheel (.whl), an sdist (.tar.gz, .zip) nor a folder")
-
-
-def decode(data: bytes) -> str:
-    """The text of a Python file by its coding cookie (PEP 263), line ends as ``\\n``.
-
-    Raises SetAside for NUL bytes, an unknown encoding, and bytes that it cannot read.
-    """
-    if b"\0" in data:
-        raise SetAside("NUL bytes")
-    try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        text = data.decode(encoding)
-        text.encode()  # Some codecs make lone surrogates, which no UTF-8 file can hold.
-    except (SyntaxError, LookupError, ValueError) as error:
-        raise SetAside("wrong encoding") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 class _Zip:
@@ -264,7 +311,7 @@ def _refuse_traversal(name: str) -> None:
 
 def _wanted(name: str) -> bool:
     base = name.rsplit("/", 1)[-1]
-    return base.endswith(".py") or base in _METADATA or bool(_LICENSE_FILE.search(base))
+    return base.endswith((".py", ".ipynb")) or base in _METADATA or bool(_LICENSE_FILE.search(base))
 
 
 _METADATA = ("METADATA", "PKG-INFO", "pyproject.toml")
@@ -300,8 +347,23 @@ def _headers_of_pyproject(data: bytes) -> "Message[str, str]":
         headers["License"] = " ".join(str(license_.get("text", "")).split())
     else:
         headers["License-Expression"] = str(license_)
+    for person in (*_list(project, "authors"), *_list(project, "maintainers")):
+        if isinstance(person, Mapping):
+            headers["Author-email"] = str(person.get("email", ""))
     headers["Name"] = str(project.get("name", ""))
     headers["Version"] = str(project.get("version", ""))
-    for classifier in project.get("classifiers", []):
+    for classifier in _list(project, "classifiers"):
         headers["Classifier"] = str(classifier)
     return headers
+
+
+def _list(table: Mapping[str, Any], key: str) -> list[Any]:
+    value = table.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _addresses(headers: "Message[str, str]") -> Iterator[str]:
+    for header in ("Author-email", "Maintainer-email"):
+        for _, address in getaddresses([str(value) for value in headers.get_all(header, [])]):
+            if address:
+                yield address.lower()

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..corpus.sources import SetAside, decode, open_package
+from ..corpus.decoding import SetAside, decode
+from ..corpus.sources import open_package
 from ..errors import CorpusError
 
 
