@@ -20,12 +20,13 @@ from .generation.generate import (
     Completion,
     fit_prompt,
     new_slot,
-    room_for_prompt,
     sample_texts,
     stream_text,
 )
 from .generation.healing import take_back
 from .generation.sampling import SamplingOptions
+from .generation.sequence import room_for_prompt
+from .generation.speculative import NewDrafter
 from .model.checkpoint import Checkpoint
 from .model.config import ModelConfig
 from .tokenizer import Tokenizer
@@ -61,9 +62,12 @@ class Model:
     by default greedy, 64 tokens. A prompt beyond the context is cut with a warning.
     """
 
-    def __init__(self, decoder: Decoder, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, decoder: Decoder, tokenizer: Tokenizer, new_drafter: NewDrafter | None = None
+    ) -> None:
         self.decoder = decoder
         self.tokenizer = tokenizer
+        self.new_drafter = new_drafter
 
     @property
     def config(self) -> ModelConfig:
@@ -78,7 +82,7 @@ class Model:
         """``number`` continuations of one prompt, which is computed once."""
         chosen = SamplingOptions(**options)
         ids, beginning = self._prompt(prompt, chosen)
-        return sample_texts(self.decoder, self.tokenizer, ids, chosen, number, beginning=beginning)
+        return self._samples(ids, chosen, number, beginning)
 
     def stream(self, prompt: str, **options: Unpack[Options]) -> Iterator[str]:
         """The text of :meth:`complete`, piece by piece as it comes."""
@@ -104,7 +108,20 @@ class Model:
         room = room_for_prompt(self.config, chosen.max_tokens) - fim.SENTINELS
         before, after = fit_around(before, after, room)
         ids = fim.prompt(before, after, tokens, order)
-        return sample_texts(self.decoder, self.tokenizer, ids, chosen, 1)[0]
+        return self._samples(ids, chosen, 1)[0]
+
+    def _samples(
+        self, ids: list[int], options: SamplingOptions, number: int, beginning: str = ""
+    ) -> list[Completion]:
+        return sample_texts(
+            self.decoder,
+            self.tokenizer,
+            ids,
+            options,
+            number,
+            beginning=beginning,
+            new_drafter=self.new_drafter,
+        )
 
     def _prompt(self, prompt: str, options: SamplingOptions) -> tuple[list[int], str]:
         """The ids that fit, and the text of the last token, which is written again."""
@@ -114,7 +131,13 @@ class Model:
     def _stream(self, ids: list[int], beginning: str, options: SamplingOptions) -> Iterator[str]:
         with new_slot(self.decoder) as slot:
             for piece in stream_text(
-                self.decoder, slot, self.tokenizer, ids, options, beginning=beginning
+                self.decoder,
+                slot,
+                self.tokenizer,
+                ids,
+                options,
+                beginning=beginning,
+                new_drafter=self.new_drafter,
             ):
                 if piece.text:
                     yield piece.text

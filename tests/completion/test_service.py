@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tinystarcoder.completion.request import CompletionRequest, Cost
-from tinystarcoder.completion.service import PREFILL_STEP, CompletionService
+from tinystarcoder.completion.service import CompletionService
 from tinystarcoder.errors import RequestError
 from tinystarcoder.generation.sampling import SamplingOptions
+from tinystarcoder.generation.sequence import PREFILL_STEP
 from tinystarcoder.pretrained import Model, load
 
 Writing = Callable[..., Model]

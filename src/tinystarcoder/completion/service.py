@@ -1,22 +1,22 @@
 """From a request to a suggestion: cache, context, prompt, engine, stopping, filters.
 
 One lock owns the engine, so a service may be shared between threads; askers
-wait for each other. One slot keeps what the last prompt and its text left in
-it, and a prompt is computed from where it differs. It gives up batching, and
-keeping the prompts of several documents at a time.
+wait for each other. A few slots keep what the last prompts and their texts left
+in them, and a prompt is computed from where it differs. It gives up batching.
 """
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from threading import Event, Lock
+from threading import Lock
 from time import monotonic
-from typing import Protocol
 
 from .. import fim
+from ..engine.prefix_cache import PrefixCache
 from ..errors import RequestError
-from ..generation.generate import Piece, Token, room_for_prompt, stream_text
+from ..generation.generate import Piece, stream_text
 from ..generation.healing import take_back
 from ..generation.sampling import SamplingOptions
+from ..generation.sequence import NEVER, Cancellation, Token, extend_to, room_for_prompt
 from ..pretrained import Model
 from .context import fit
 from .postprocess import postprocess
@@ -24,19 +24,8 @@ from .request import CompletionRequest, Cost, Finish, Suggestion
 from .stopping import boundary, extent
 from .suggestion_cache import SuggestionCache
 
-# Prompt tokens computed between two looks at the cancellation, and seconds
-# between two looks of one who waits for the engine.
-PREFILL_STEP = 128
+# Seconds between two looks at the cancellation of one who waits for the engine.
 _POLL = 0.05
-
-
-class Cancellation(Protocol):
-    """What tells that an answer is no longer wanted: ``threading.Event`` is one."""
-
-    def is_set(self) -> bool: ...
-
-
-NEVER: Cancellation = Event()
 
 
 class CompletionService:
@@ -88,7 +77,7 @@ class CompletionService:
         """Computes a prompt, so that what begins with it is answered sooner."""
         begun = monotonic()
         with self._engine.owned(cancelled) as is_ours:
-            reused = self._engine.prefill(ids, cancelled, leave=1) if is_ours else 0
+            reused = self._engine.prefill(ids, cancelled) if is_ours else 0
         return Cost(len(ids), reused, prompt_seconds=monotonic() - begun)
 
     def infill_ids(self, prefix: str, suffix: str, max_tokens: int) -> list[int]:
@@ -151,33 +140,45 @@ class Run:
 
     def _generate(self) -> Iterator[Piece]:
         special, begun, first = self._engine.model.tokenizer.special_ids, monotonic(), 0.0
-        reused = self._engine.prefill(self._ids, self._cancelled, leave=PREFILL_STEP)
-        if self._cancelled.is_set():
-            return
-        for piece in self._engine.continue_(self._ids, self.options, self._sample, self.beginning):
-            first = first or monotonic()
-            self.text += piece.text
-            self.tokens += piece.tokens
-            self.cost = Cost(
-                len(self.prompt_ids), reused, len(self.tokens), first - begun, monotonic() - first
-            )
-            if piece.finish_reason == "stop":
-                self.finish = "end" if self.tokens[-1].id in special else "stop"
-            elif piece.finish_reason == "length":
-                self.finish = "length"
-            yield piece
-            if self._cancelled.is_set():
-                return
+        held = list(self._ids)
+        with self._engine.slot(held) as (slot, reused):
+            for piece in self._stream(slot):
+                first = first or monotonic()
+                self.text += piece.text
+                self.tokens += piece.tokens
+                held += [token.id for token in piece.tokens]
+                times = (first - begun, monotonic() - first)
+                self.cost = Cost(len(self.prompt_ids), reused, len(self.tokens), *times)
+                if piece.finish_reason == "stop":
+                    self.finish = "end" if self.tokens[-1].id in special else "stop"
+                elif piece.finish_reason == "length":
+                    self.finish = "length"
+                yield piece
+                if self._cancelled.is_set():
+                    return
+
+    def _stream(self, slot: int) -> Iterator[Piece]:
+        model = self._engine.model
+        return stream_text(
+            model.decoder,
+            slot,
+            model.tokenizer,
+            self._ids,
+            self.options,
+            sample=self._sample,
+            beginning=self.beginning,
+            new_drafter=model.new_drafter,
+            cancelled=self._cancelled,
+        )
 
 
 class _Engine:
-    """The decoder, its lock, and the one slot with the ids that it holds."""
+    """The decoder, its lock, and the slots with the ids that they hold."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self._lock = Lock()
-        self._slot = model.decoder.allocate()
-        self._held: list[int] = []
+        self._prefixes = PrefixCache(model.decoder)
 
     @contextmanager
     def owned(self, cancelled: Cancellation) -> Iterator[bool]:
@@ -191,45 +192,23 @@ class _Engine:
             if is_ours:
                 self._lock.release()
 
-    def prefill(self, ids: Sequence[int], cancelled: Cancellation, *, leave: int) -> int:
-        """Computes all but at most ``leave`` ids; returns how many were there already.
+    @contextmanager
+    def slot(self, ids: list[int]) -> Iterator[tuple[int, int]]:
+        """A slot for ids, to which the caller appends, and how many of them it holds."""
+        slot = self._prefixes.acquire(ids)
+        try:
+            yield slot, self.model.decoder.length(slot)
+        finally:
+            self._prefixes.release(slot)
+
+    def prefill(self, ids: Sequence[int], cancelled: Cancellation) -> int:
+        """Computes all but the last of ids; returns how many were there already.
 
         A cancelled prefill keeps what it has computed.
         """
-        decoder = self.model.decoder
-        held = self._held[: decoder.length(self._slot)]
-        reused = _common(held, ids[:-1])
-        decoder.truncate(self._slot, reused)
-        self._held = list(ids)
-        end = len(ids) - leave
-        for start in range(reused, end, PREFILL_STEP):
-            if cancelled.is_set():
-                break
-            decoder.extend(self._slot, ids[start : min(start + PREFILL_STEP, end)])
+        with self.slot(list(ids)) as (slot, reused):
+            extend_to(self.model.decoder, slot, ids[:-1], cancelled)
         return reused
-
-    def continue_(
-        self, ids: list[int], options: SamplingOptions, sample: int, beginning: str
-    ) -> Iterator[Piece]:
-        """What follows ids that are computed but for a few."""
-        stream = stream_text(
-            self.model.decoder,
-            self._slot,
-            self.model.tokenizer,
-            ids,
-            options,
-            sample=sample,
-            beginning=beginning,
-        )
-        for piece in stream:
-            self._held += [token.id for token in piece.tokens]
-            yield piece
-
-
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many ids both begin with."""
-    shorter = min(len(left), len(right))
-    return next((at for at in range(shorter) if left[at] != right[at]), shorter)
 
 
 def _until_boundary(run: Run, request: CompletionRequest) -> Suggestion:

@@ -13,35 +13,24 @@ cuts a longer prompt on the left.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import abc
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-import numpy as np
-
-from ..engine.decoder import Decoder, Logits
+from ..engine.decoder import Decoder
 from ..errors import RequestError
 from ..model.config import ModelConfig
 from ..tokenizer import Tokenizer
 from .healing import Healing
-from .sampling import Floats, Sampler, SamplingOptions, log_softmax
+from .sampling import SamplingOptions
+from .sequence import NEVER, Cancellation, Sequence, Token, extend_to, room_for_prompt
+from .speculative import NewDrafter, speculative_ids
 from .stopping import StopStrings
 
 FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True)
-class Token:
-    """One generated id, and what the model gave it before any option reshaped it.
-
-    ``logprob`` is a natural logarithm; ``alternatives`` are the likeliest ids
-    with theirs, likeliest first.
-    """
-
-    id: int
-    logprob: float
-    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,17 +61,7 @@ class Completion:
         return tuple(token.logprob for token in self.tokens)
 
 
-def room_for_prompt(config: ModelConfig, max_tokens: int) -> int:
-    """Ids that a prompt may have. Raises RequestError where max_tokens leaves none."""
-    if max_tokens >= config.n_positions:
-        raise RequestError(
-            f"max_tokens {max_tokens} leaves no room for a prompt in this model's context of "
-            f"{config.n_positions}; ask for fewer"
-        )
-    return config.n_positions - max_tokens
-
-
-def fit_prompt(ids: Sequence[int], config: ModelConfig, max_tokens: int) -> list[int]:
+def fit_prompt(ids: abc.Sequence[int], config: ModelConfig, max_tokens: int) -> list[int]:
     """The prompt, cut on the left with a warning where it is too long.
 
     An empty prompt becomes the token that a document begins with.
@@ -110,74 +89,72 @@ def new_slot(decoder: Decoder) -> Iterator[int]:
 def generate_ids(
     decoder: Decoder,
     slot: int,
-    prompt_ids: Sequence[int],
+    prompt_ids: abc.Sequence[int],
     options: SamplingOptions,
     *,
     stop_ids: frozenset[int] = frozenset(),
     sample: int = 0,
     healing: Healing | None = None,
-) -> Iterator[Token]:
+    cancelled: Cancellation = NEVER,
+) -> Generator[Token, None, None]:
     """Yields tokens until ``max_tokens``, or one of ``stop_ids``, which is yielded too.
 
     What the slot already holds must be the beginning of ``prompt_ids``, not
     all of it; the rest is computed. At the end the slot holds all but the last
     token. ``sample`` numbers texts of one seed; ``healing`` limits the first
-    tokens. Raises RequestError where
-    prompt and ``max_tokens`` do not fit the context.
+    tokens; once ``cancelled``, no more come. Raises RequestError where prompt
+    and ``max_tokens`` do not fit the context.
     """
-    if len(prompt_ids) > (room := room_for_prompt(decoder.config, options.max_tokens)):
-        raise RequestError(
-            f"a prompt of {len(prompt_ids)} tokens: with max_tokens {options.max_tokens}, "
-            f"this model's context holds {room}"
-        )
-    sampler = Sampler(options, sample)
-    ids = list(prompt_ids)
-    for _ in range(options.max_tokens):
-        logits = decoder.extend(slot, ids[decoder.length(slot) :])
-        if not np.isfinite(logits.max()):
-            raise RequestError("the model's logits are not finite: its weights are damaged")
-        chosen = sampler.choose(healing.mask(logits) if healing else logits, ids)
-        if healing:
-            healing.accept(chosen)
-        ids.append(chosen)
-        yield _token(chosen, logits, options.top_logprobs)
-        if chosen in stop_ids:
+    text = Sequence(
+        decoder.config, prompt_ids, options, stop_ids=stop_ids, sample=sample, healing=healing
+    )
+    while not text.is_finished:
+        logits = extend_to(decoder, slot, text.ids, cancelled)
+        if logits is None:
             return
-
-
-def _token(chosen: int, logits: Logits, alternatives: int) -> Token:
-    logprobs = log_softmax(logits)
-    return Token(chosen, float(logprobs[chosen]), _likeliest(logprobs, alternatives))
-
-
-def _likeliest(logprobs: Floats, number: int) -> tuple[tuple[int, float], ...]:
-    number = min(number, len(logprobs))
-    ids = np.argpartition(logprobs, -number)[-number:] if number else np.empty(0, np.intp)
-    ids = ids[np.argsort(-logprobs[ids], kind="stable")]
-    return tuple((int(i), float(logprobs[i])) for i in ids)
+        yield text.take(logits)
 
 
 def stream_text(
     decoder: Decoder,
     slot: int,
     tokenizer: Tokenizer,
-    prompt_ids: Sequence[int],
+    prompt_ids: abc.Sequence[int],
     options: SamplingOptions,
     *,
     sample: int = 0,
     beginning: str = "",
+    new_drafter: NewDrafter | None = None,
+    cancelled: Cancellation = NEVER,
 ) -> Iterator[Piece]:
     """Yields a piece a token: the text that it made safe to show, maybe none.
 
     At ``max_tokens``, half a character is dropped. ``beginning`` is what
     :func:`~.healing.take_back` took: it is written again, and not shown.
+    ``new_drafter`` makes what guesses, see :mod:`~.speculative`. Once
+    ``cancelled``, no more come, and none has a finish reason.
     """
+    generate = partial(speculative_ids, new_drafter=new_drafter) if new_drafter else generate_ids
+    tokens = generate(
+        decoder,
+        slot,
+        prompt_ids,
+        options,
+        stop_ids=tokenizer.special_ids,
+        sample=sample,
+        healing=Healing(tokenizer, beginning) if beginning else None,
+        cancelled=cancelled,
+    )
+    with closing(tokens):
+        yield from pieces_of(tokens, tokenizer, options, beginning)
+
+
+def pieces_of(
+    tokens: Iterable[Token], tokenizer: Tokenizer, options: SamplingOptions, beginning: str = ""
+) -> Iterator[Piece]:
+    """The pieces of text that tokens make, up to a stop string, special token or max_tokens."""
     characters, stops = tokenizer.stream(), StopStrings(options.stop)
     ended, hidden = tokenizer.special_ids, len(beginning)
-    healing = Healing(tokenizer, beginning) if beginning else None
-    tokens = generate_ids(
-        decoder, slot, prompt_ids, options, stop_ids=ended, sample=sample, healing=healing
-    )
     for number, token in enumerate(tokens, start=1):
         written = characters.feed(token.id)
         text = stops.feed(written[hidden:])
@@ -197,15 +174,23 @@ def complete_text(
     decoder: Decoder,
     slot: int,
     tokenizer: Tokenizer,
-    prompt_ids: Sequence[int],
+    prompt_ids: abc.Sequence[int],
     options: SamplingOptions,
     *,
     sample: int = 0,
     beginning: str = "",
+    new_drafter: NewDrafter | None = None,
 ) -> Completion:
     """The whole text that :func:`stream_text` yields."""
     stream = stream_text(
-        decoder, slot, tokenizer, prompt_ids, options, sample=sample, beginning=beginning
+        decoder,
+        slot,
+        tokenizer,
+        prompt_ids,
+        options,
+        sample=sample,
+        beginning=beginning,
+        new_drafter=new_drafter,
     )
     pieces = list(stream)
     reason = pieces[-1].finish_reason
@@ -217,11 +202,12 @@ def complete_text(
 def sample_texts(
     decoder: Decoder,
     tokenizer: Tokenizer,
-    prompt_ids: Sequence[int],
+    prompt_ids: abc.Sequence[int],
     options: SamplingOptions,
     number: int,
     *,
     beginning: str = "",
+    new_drafter: NewDrafter | None = None,
 ) -> list[Completion]:
     """``number`` texts from one prefill; the first is what :func:`complete_text` gives."""
     if number < 1:
@@ -241,6 +227,7 @@ def sample_texts(
                     options,
                     sample=sample,
                     beginning=beginning,
+                    new_drafter=new_drafter,
                 )
                 completions.append(completion)
     return completions

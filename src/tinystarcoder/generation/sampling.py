@@ -6,6 +6,7 @@ fixes numpy's generator, so the same seed gives the same text here alone.
 """
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,9 +83,17 @@ class Sampler:
         self._options = options
         seeds = np.random.SeedSequence(options.seed, spawn_key=(sample,))
         self._random = np.random.default_rng(seeds)
+        self._points: deque[float] = deque()  # Random numbers foreseen, not yet used.
 
     def choose(self, logits: Logits, seen: Sequence[int]) -> int:
         """One id for ``[V]`` logits; ``seen`` are the ids so far, prompt included."""
+        chosen = self.foresee(logits, seen, 0)
+        if self._points:
+            self._points.popleft()
+        return chosen
+
+    def foresee(self, logits: Logits, seen: Sequence[int], ahead: int) -> int:
+        """What :meth:`choose` will choose, ``ahead`` choices from now, if it gets these then."""
         if self._options.repetition_penalty != 1:
             logits = penalized(logits, seen, self._options.repetition_penalty)
         if self._options.temperature == 0:
@@ -92,7 +101,9 @@ class Sampler:
         cumulative = probabilities(logits, self._options).cumsum()
         # Scaled by the sum, which rounding leaves a little off 1; the first id
         # past the point, so that one of probability 0 is never drawn.
-        point = self._random.random() * cumulative[-1]
+        while len(self._points) <= ahead:
+            self._points.append(self._random.random())
+        point = self._points[ahead] * cumulative[-1]
         return int(cumulative.searchsorted(point, side="right"))
 
 
@@ -122,9 +133,8 @@ def probabilities(logits: Logits, options: SamplingOptions) -> Floats:
     return weights
 
 
-def log_softmax(logits: Logits) -> Floats:
-    """Natural logarithms of the model's own probabilities, ``[V]``."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max()
-    shifted -= math.log(np.exp(shifted).sum())
-    return shifted
+def log_normalizer(logits: Logits) -> float:
+    """What to subtract from ``[V]`` logits for natural log-probabilities, to six digits."""
+    top = logits.max()
+    # In float32 but for the sum: a vocabulary of 49,152 takes 50 microseconds, not 500.
+    return float(top) + math.log(np.exp(logits - top).sum(dtype=np.float64))

@@ -17,8 +17,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..completion.service import Cancellation, CompletionService
+from ..completion.service import CompletionService
 from ..errors import TinyStarcoderError
+from ..generation.sequence import Cancellation
 from .fields import FieldError, Fields
 
 T = TypeVar("T")

@@ -22,8 +22,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from ..completion.request import CompletionRequest, Cost, Finish, Suggestion
-from ..completion.service import Cancellation, CompletionService, Run
+from ..completion.service import CompletionService, Run
 from ..generation.sampling import SamplingOptions
+from ..generation.sequence import Cancellation
 from .exchange import HttpError, Reply, Server, Stream, Whole, endpoint, event, json_response
 from .fields import Fields
 

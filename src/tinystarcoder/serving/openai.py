@@ -19,9 +19,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from ..completion.request import Cost, Finish
-from ..completion.service import Cancellation, CompletionService, Run
-from ..generation.generate import Token
+from ..completion.service import CompletionService, Run
 from ..generation.sampling import SamplingOptions
+from ..generation.sequence import Cancellation, Token
 from ..tokenizer import Tokenizer
 from .exchange import HttpError, Reply, Server, Stream, Whole, endpoint, event, json_response
 from .fields import Fields
