@@ -13,6 +13,8 @@ package) and the way out. The CLI prints it and exits with code 2.
     ├── CorpusError                   a source, a manifest or a token shard
     ├── RecipeError                   a training recipe
     ├── TrainingError                 a run that cannot start, go on or be resumed
+    ├── EvaluationError               a benchmark's file, saved samples or a report
+    │   └── SandboxError              nowhere to run model-written code safely
     └── MissingExtraError             a command that needs an extra, e.g. tinystarcoder[train]
 """
 
@@ -55,6 +57,14 @@ class RecipeError(TinyStarcoderError):
 
 class TrainingError(TinyStarcoderError):
     """A training run that cannot start, go on or be resumed."""
+
+
+class EvaluationError(TinyStarcoderError):
+    """A benchmark's file, saved samples or a report that cannot be used."""
+
+
+class SandboxError(EvaluationError):
+    """No sandbox that works, so model-written code is not run."""
 
 
 class MissingExtraError(TinyStarcoderError):

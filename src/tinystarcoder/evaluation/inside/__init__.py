@@ -1,0 +1,1 @@
+"""What runs inside a sandbox: the standard library alone, nothing of the package."""
