@@ -67,12 +67,19 @@ class File:
 class Opened(Protocol):
     """An opened source, whatever its kind."""
 
-    name: str
-    version: str
-    claims: LicenseClaims | None
-    """None where every file says its own license."""
-    authors: frozenset[str]
-    """Addresses of those who made it, in lower case."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def claims(self) -> LicenseClaims | None:
+        """None where every file says its own license."""
+
+    @property
+    def authors(self) -> frozenset[str]:
+        """Addresses of those who made it, in lower case."""
 
     def records(self) -> Iterator[File]:
         """The Python files and notebooks, one after the other."""
@@ -176,7 +183,7 @@ def open_package(path: Path, skipped: frozenset[str] = SKIPPED_FOLDERS) -> Packa
     """Opens one source. Raises CorpusError where it is none, or is broken."""
     kind = kind_of(path)
     if kind == "folder":
-        return Package(_Folder(path, skipped), path.resolve().name)
+        return Package(_Folder(path, names_in(path, skipped)), path.resolve().name)
     default_name = path.name.split("-")[0]
     try:
         archive = _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
@@ -191,10 +198,21 @@ def names_in(folder: Path, skipped: frozenset[str] = SKIPPED_FOLDERS) -> list[st
     """The files of a folder source, sorted; skipped and hidden folders are not entered."""
     names: list[str] = []
     for parent, folders, files in os.walk(folder):
-        folders[:] = [f for f in folders if f not in skipped and not f.startswith(".")]
+        folders[:] = [folder for folder in folders if is_entered(f"{folder}/", skipped)]
         inside = Path(parent).relative_to(folder)
-        names += [(inside / file).as_posix() for file in files if _wanted(file)]
+        names += [(inside / file).as_posix() for file in files if wanted(file)]
     return sorted(names)
+
+
+def is_entered(name: str, skipped: frozenset[str]) -> bool:
+    """Whether no folder of this path is skipped or hidden."""
+    folders = name.split("/")[:-1]
+    return not any(folder in skipped or folder.startswith(".") for folder in folders)
+
+
+def open_file(path: Path) -> Package:
+    """A single Python file or notebook as a package of its own, which names no license."""
+    return Package(_Folder(path.parent, [path.name]), path.stem)
 
 
 def kind_of(path: Path) -> str:
@@ -214,7 +232,7 @@ class _Zip:
     def __init__(self, path: Path) -> None:
         self._archive = zipfile.ZipFile(path)
         self._members = {info.filename: info for info in self._archive.infolist()}
-        _refuse_bomb(sum(i.file_size for name, i in self._members.items() if _wanted(name)))
+        _refuse_bomb(sum(i.file_size for name, i in self._members.items() if wanted(name)))
 
     def names(self) -> Sequence[str]:
         return [name for name, info in self._members.items() if not info.is_dir()]
@@ -238,7 +256,7 @@ class _Tar:
         self._members: dict[str, bytes | SetAside] = {}
         with _BoundedGzip(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
             for member in archive:
-                if not member.isdir() and _wanted(member.name):
+                if not member.isdir() and wanted(member.name):
                     self._members[member.name] = self._content(archive, member)
 
     def names(self) -> Sequence[str]:
@@ -263,9 +281,9 @@ class _Tar:
 
 
 class _Folder:
-    def __init__(self, root: Path, skipped: frozenset[str]) -> None:
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
         self._root = root
-        self._names = names_in(root, skipped)
+        self._names = names
 
     def names(self) -> Sequence[str]:
         return self._names
@@ -309,7 +327,8 @@ def _refuse_traversal(name: str) -> None:
         raise SetAside("path traversal")
 
 
-def _wanted(name: str) -> bool:
+def wanted(name: str) -> bool:
+    """Whether a source reads this file at all: code, metadata, a license text."""
     base = name.rsplit("/", 1)[-1]
     return base.endswith((".py", ".ipynb")) or base in _METADATA or bool(_LICENSE_FILE.search(base))
 
