@@ -17,10 +17,10 @@ draft, min(1, p/q), since those are other texts, if of the same distribution.
 """
 
 from collections import abc
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
-from ..engine.decoder import Decoder
+from ..engine.decoder import Decoder, Logits
 from ..engine.prefix_cache import common
 from .healing import Healing
 from .sampling import SamplingOptions
@@ -108,19 +108,27 @@ def speculative_ids(
         while not (text.is_finished or cancelled.is_set()):
             guesses = speculation.guess(text)
             rows = decoder.extend(slot, [text.ids[-1], *guesses], all_logits=True)
-            kept = 0
-            for logits, guess in zip(rows, [*guesses, None], strict=True):
-                token = text.take(logits)
-                yield token
-                if text.is_finished or token.id != guess:
-                    break
-                kept += 1
+            generated = text.generated
+            yield from accepted(text, rows, guesses)
             decoder.truncate(slot, len(text.ids) - 1)
-            speculation.learn(len(guesses), kept)
+            speculation.learn(len(guesses), text.generated - generated - 1)
     finally:
         # Wherever it ended, the slot holds no guess, and not the last token.
         decoder.truncate(slot, min(decoder.length(slot), len(text.ids) - 1))
         speculation.close()
+
+
+def accepted(text: Sequence, rows: Logits, guesses: list[int]) -> Iterator[Token]:
+    """The tokens that a pass gives: the guesses that are right, and the one behind them.
+
+    ``rows`` are the logits behind the text and behind each of its guesses,
+    ``[1 + guesses, V]``.
+    """
+    for logits, guess in zip(rows, [*guesses, None], strict=True):
+        token = text.take(logits)
+        yield token
+        if text.is_finished or token.id != guess:
+            return
 
 
 class PromptLookup:

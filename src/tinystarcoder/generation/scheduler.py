@@ -1,0 +1,245 @@
+"""Continuous batching: many texts at once, each pass over all that can go on.
+
+    schedule -> run -> postprocess
+
+A pass carries the next token of every running sequence, with its guesses, and a
+step of one prompt. Prompts are taken up in the order of submission while a slot
+is free, and take turns; a prompt that begins as one that is just being computed
+waits for it, and copies it. Each text gets the tokens that it would get alone,
+where the decoder gives the same bits in any company.
+
+It gives up preemption: a text that runs keeps its slot to its end. While a
+prompt is computed nothing is guessed, since a pass has all logits or the last.
+"""
+
+from collections import abc, deque
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Condition, Event, Thread
+
+from ..engine.decoder import Decoder, Logits, check_ids
+from ..engine.prefix_cache import PrefixCache, common
+from ..errors import RequestError
+from .healing import Healing
+from .sampling import SamplingOptions
+from .sequence import PREFILL_STEP, Sequence, Token
+from .speculative import NewDrafter, Speculation, accepted
+
+
+class Generation:
+    """A submitted text: iterate it, once, for its tokens as they come.
+
+    Iterating raises what went wrong. ``reused`` prompt tokens were not computed
+    again; it is known once the first token is.
+    """
+
+    def __init__(self, text: Sequence) -> None:
+        self.text = text
+        self.reused = 0
+        self.events: SimpleQueue[Token | Exception | None] = SimpleQueue()
+        self._cancelled = Event()
+
+    def __iter__(self) -> abc.Iterator[Token]:
+        while (event := self.events.get()) is not None:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+    def cancel(self) -> None:
+        """Ends it after the pass that runs now, at the latest. From any thread."""
+        self._cancelled.set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+
+@dataclass
+class _Running:
+    """A generation that has a slot, and what the next pass computes for it."""
+
+    generation: Generation
+    slot: int
+    speculation: Speculation | None
+    turn: int = 0  # The pass that last carried a step of its prompt.
+    step: list[int] = field(default_factory=list)
+    guesses: list[int] = field(default_factory=list)
+
+    @property
+    def text(self) -> Sequence:
+        return self.generation.text
+
+
+class Scheduler:
+    """The owner of a decoder: :meth:`submit` from any thread, one thread runs it.
+
+    ``slots`` bounds the texts at once, and the prompts that are remembered.
+    """
+
+    def __init__(
+        self, decoder: Decoder, *, slots: int = 8, new_drafter: NewDrafter | None = None
+    ) -> None:
+        self._decoder = decoder
+        self._new_drafter = new_drafter
+        self._prefixes = PrefixCache(decoder, slots)
+        self._waiting: deque[Generation] = deque()
+        self._running: list[_Running] = []
+        self._passes = 0
+        self._changed = Condition()
+        self._is_closed = False
+        self._thread = Thread(target=self._work, name="engine", daemon=True)
+
+    def start(self) -> "Scheduler":
+        """Starts the thread that owns the decoder from now on."""
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Ends every text after the pass that runs now, and then the thread."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def submit(
+        self,
+        prompt_ids: abc.Sequence[int],
+        options: SamplingOptions,
+        *,
+        stop_ids: frozenset[int] = frozenset(),
+        sample: int = 0,
+        healing: Healing | None = None,
+    ) -> Generation:
+        """Queues a text; the arguments are those of :func:`~.generate.generate_ids`.
+
+        Raises RequestError where the prompt cannot be computed, or after :meth:`close`.
+        """
+        config = self._decoder.config
+        text = Sequence(
+            config, prompt_ids, options, stop_ids=stop_ids, sample=sample, healing=healing
+        )
+        check_ids(config, 0, text.ids)
+        generation = Generation(text)
+        with self._changed:
+            if self._is_closed:
+                raise RequestError("the engine is closed: it takes no more requests")
+            self._waiting.append(generation)
+            self._changed.notify()
+        return generation
+
+    def step(self) -> bool:
+        """Runs one pass; False where there is nothing to do. For the one thread."""
+        batch = self._schedule()
+        if batch:
+            self._postprocess(batch, self._run(batch))
+        return bool(batch)
+
+    def _work(self) -> None:
+        while self._wait_for_work():
+            try:
+                self.step()
+            except Exception as error:  # Told to those who wait, who else would wait for ever.
+                for running in list(self._running):
+                    self._end(running, error)
+        self._cancel_all()
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or self._waiting or self._running)
+            return not self._is_closed
+
+    def _cancel_all(self) -> None:
+        for generation in [*self._waiting, *(running.generation for running in self._running)]:
+            generation.cancel()
+        self._drop_cancelled()
+        self._prefixes.close()
+
+    def _schedule(self) -> list[_Running]:
+        """Who takes part in the next pass: all that write, and the one prompt whose turn it is."""
+        self._drop_cancelled()
+        self._admit()
+        self._passes += 1
+        prompts = [running for running in self._running if self._lacking(running) > 1]
+        batch = [running for running in self._running if running not in prompts]
+        if prompts:
+            first = min(prompts, key=lambda running: running.turn)
+            first.turn = self._passes
+            batch.append(first)
+        for running in batch:
+            known, text = self._decoder.length(running.slot), running.text
+            running.step = text.ids[known : known + PREFILL_STEP]
+            guessing = running.speculation if not prompts else None
+            running.guesses = guessing.guess(text) if guessing else []
+        return batch
+
+    def _run(self, batch: list[_Running]) -> list[Logits]:
+        """The pass: ``[V]`` logits for each, or ``[1 + guesses, V]`` where any guesses."""
+        requests = [(running.slot, running.step + running.guesses) for running in batch]
+        every = any(running.guesses for running in batch)
+        return self._decoder.extend_batch(requests, all_logits=every)
+
+    def _postprocess(self, batch: list[_Running], logits: list[Logits]) -> None:
+        """Chooses tokens, sends them out, forgets wrong guesses, ends what is finished."""
+        for running, found in zip(batch, logits, strict=True):
+            text, speculation, guesses = running.text, running.speculation, running.guesses
+            if self._decoder.length(running.slot) < len(text.ids):
+                continue  # A step of its prompt, not the last.
+            rows, tokens = found.reshape(-1, found.shape[-1]), 0
+            try:
+                for token in accepted(text, rows, guesses):
+                    running.generation.events.put(token)
+                    tokens += 1
+            except RequestError as error:
+                self._end(running, error)
+                continue
+            self._decoder.truncate(running.slot, len(text.ids) - 1)
+            if speculation:
+                speculation.learn(len(guesses), tokens - 1)
+            if text.is_finished:
+                self._end(running)
+
+    def _admit(self) -> None:
+        """Gives slots to those that wait, in their order, but for who had better wait."""
+        with self._changed:
+            waiting = list(self._waiting)
+        for generation in waiting:
+            if self._prefixes.is_exhausted:
+                return
+            if self._is_just_computed(generation.text.ids):
+                continue
+            slot = self._prefixes.acquire(generation.text.ids)
+            generation.reused = self._decoder.length(slot)
+            speculation = Speculation(self._new_drafter()) if self._new_drafter else None
+            self._running.append(_Running(generation, slot, speculation))
+            with self._changed:
+                self._waiting.remove(generation)
+
+    def _is_just_computed(self, ids: list[int]) -> bool:
+        """Whether a prompt on its way will soon hold more of these ids than it does now."""
+        return any(
+            common(running.text.ids[:-1], ids[:-1]) > self._decoder.length(running.slot)
+            for running in self._running
+            if self._lacking(running) > 1
+        )
+
+    def _lacking(self, running: _Running) -> int:
+        return len(running.text.ids) - self._decoder.length(running.slot)
+
+    def _drop_cancelled(self) -> None:
+        with self._changed:
+            dropped = [generation for generation in self._waiting if generation.is_cancelled]
+            for generation in dropped:
+                self._waiting.remove(generation)
+                generation.events.put(None)
+        for running in [running for running in self._running if running.generation.is_cancelled]:
+            self._end(running)
+
+    def _end(self, running: _Running, error: Exception | None = None) -> None:
+        self._running.remove(running)
+        if running.speculation:
+            running.speculation.close()
+        if error is None:
+            self._prefixes.release(running.slot)
+        else:
+            self._prefixes.discard(running.slot)
+        running.generation.events.put(error)
