@@ -65,7 +65,10 @@ WORKSHOP = (
     "cli/corpus.py",
     "cli/tokenizer.py",
 )
-RUNTIME_TOO = ("training/__init__.py", "training/recipe.py", "training/schedule.py")
+RUNTIME_TOO = (
+    *("training/__init__.py", "training/recipe.py", "training/schedule.py"),
+    "training/plan.py",
+)
 
 # What the package's own __init__ defines, rather than forwards, and may be asked for.
 DEFINED_AT_THE_TOP = ("__version__",)
@@ -224,7 +227,11 @@ def reserved_modules(tree: Tree) -> Iterator[str]:
 
 def runtime_without_extras(tree: Tree) -> Iterator[str]:
     """The base install imports every runtime module; none of them needs torch."""
-    names = [name for name, module in tree.modules().items() if not _lies_in(module.path, WORKSHOP)]
+    names = [
+        name
+        for name, module in tree.modules().items()
+        if not _lies_in(module.path, WORKSHOP) or _lies_in(module.path, RUNTIME_TOO)
+    ]
     program = (
         "import importlib, sys\n"
         f"sys.modules.update(dict.fromkeys({EXTRAS!r}))\n"  # None: importing it fails.
