@@ -56,6 +56,7 @@ RESERVED = {
 # All others are the runtime: they are imported without, those of RUNTIME_TOO included.
 EXTRAS = ("torch", "transformers", "safetensors", "pyarrow", "detect_secrets")
 WORKSHOP = (
+    "corpus/duplicates.py",
     "corpus/parquet.py",
     "corpus/pipeline.py",
     "corpus/redaction.py",
@@ -65,6 +66,7 @@ WORKSHOP = (
     "cli/corpus.py",
     "cli/tokenizer.py",
 )
+COMPILED = ("engine/_native.pyi",)  # Present where there was a compiler.
 RUNTIME_TOO = (
     *("training/__init__.py", "training/recipe.py", "training/schedule.py"),
     "training/plan.py",
@@ -117,7 +119,9 @@ class Tree:
     def modules(self) -> dict[str, Module]:
         source = self.root / "src"
         found = {}
-        for path in sorted((source / PACKAGE).rglob("*.py")):
+        for path in sorted((source / PACKAGE).rglob("*.py*")):
+            if path.suffix not in {".py", ".pyi"}:  # A stub stands for a compiled module.
+                continue
             parts = path.relative_to(source).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             text = path.read_text(encoding="utf-8")
@@ -230,7 +234,7 @@ def runtime_without_extras(tree: Tree) -> Iterator[str]:
     names = [
         name
         for name, module in tree.modules().items()
-        if not _lies_in(module.path, WORKSHOP) or _lies_in(module.path, RUNTIME_TOO)
+        if not _lies_in(module.path, (*WORKSHOP, *COMPILED)) or _lies_in(module.path, RUNTIME_TOO)
     ]
     program = (
         "import importlib, sys\n"

@@ -1,7 +1,9 @@
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinystarcoder.corpus.dedup import content_key, first_of_each
+from tinystarcoder.corpus.dedup import content_key, join_equal
+from tinystarcoder.corpus.grouping import Forest
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 BLANKS = st.text(" \t", max_size=3)
@@ -26,6 +28,9 @@ def test_indentation_is_content():
     assert content_key("if x:\n  y") != content_key("if x:\n    y")
 
 
-@given(st.lists(st.sampled_from([b"a", b"b", b"c"])))
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=30))
 def test_the_first_of_equals_stands_for_all(keys):
-    assert first_of_each(keys) == [keys.index(key) for key in keys]
+    """Keys that agree in one half only are different."""
+    forest = Forest(np.arange(len(keys)))
+    join_equal(np.array(keys, dtype=np.uint64).reshape(-1, 2), forest)
+    assert forest.find(np.arange(len(keys))).tolist() == [keys.index(key) for key in keys]

@@ -4,10 +4,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from tinystarcoder.corpus import pipeline
+from tinystarcoder.corpus import duplicates
 from tinystarcoder.corpus.parquet import read_documents, read_manifest, sha256_of
 from tinystarcoder.corpus.pipeline import Settings, build_corpus
 from tinystarcoder.errors import CorpusError
@@ -204,28 +205,25 @@ class TestInterruption:
     def test_a_stopped_build_leaves_nothing_and_goes_on(self, make_wheel, tmp_path, monkeypatch):
         wheels = [make_wheel(f"p{n}", {"m.py": module(n)}) for n in range(4)]
         build_corpus(wheels, tmp_path / "whole")
-        make_part, made = pipeline._make_part, []
+        columns_of, made = duplicates.columns_of, []
 
-        def counted(task, part):
-            if len(made) == 2:
-                raise KeyboardInterrupt
-            make_part(task, part)
-            made.append(task.path.name)
+        def stopping(at):
+            def counted(texts, *, near):
+                if len(made) == at:
+                    raise KeyboardInterrupt
+                made.extend(texts)
+                return columns_of(texts, near=near)
 
-        monkeypatch.setattr(pipeline, "_make_part", counted)
+            return counted
+
+        monkeypatch.setattr(duplicates, "columns_of", stopping(at=2))
         with pytest.raises(KeyboardInterrupt):
             build_corpus(wheels, tmp_path / "corpus")
         assert not (tmp_path / "corpus").exists()
-        first = list(made)
-        made[:] = made[:0]
-        monkeypatch.setattr(
-            pipeline,
-            "_make_part",
-            lambda task, part: (made.append(task.path.name), make_part(task, part)),
-        )
+        monkeypatch.setattr(duplicates, "columns_of", stopping(at=None))
         build_corpus(wheels, tmp_path / "corpus")
         # Nothing is done twice, nothing left out.
-        assert sorted([*first, *made]) == sorted(wheel.name for wheel in wheels)
+        assert sorted(made) == sorted(module(n) for n in range(4))
         assert snapshot(tmp_path / "corpus") == snapshot(tmp_path / "whole")
         assert not (tmp_path / "corpus.partial").exists()
 
@@ -237,13 +235,13 @@ class TestInterruption:
         killed.write_text(
             "import os, signal, sys\n"
             "from pathlib import Path\n"
-            "from tinystarcoder.corpus import near_dedup, pipeline\n"
-            "signature, calls = near_dedup.signature, []\n"
+            "from tinystarcoder.corpus import dedup, pipeline\n"
+            "content_key, calls = dedup.content_key, []\n"
             "def die_at_the_third(text):\n"
             "    calls.append(text)\n"
             "    if len(calls) == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
-            "    return signature(text)\n"
-            "near_dedup.signature = die_at_the_third\n"
+            "    return content_key(text)\n"
+            "dedup.content_key = die_at_the_third\n"
             "pipeline.build_corpus([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]))\n"
         )
         command = [sys.executable, str(killed), str(tmp_path / "corpus"), *map(str, wheels)]
@@ -257,7 +255,7 @@ class TestInterruption:
     def test_a_changed_source_is_read_again(self, make_wheel, tmp_path, monkeypatch):
         wheel = make_wheel("alpha", {"m.py": module(1)})
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(pipeline, "_kept", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(duplicates, "judge", Mock(side_effect=KeyboardInterrupt))
             build_corpus([wheel], tmp_path / "corpus")
         wheel = make_wheel("alpha", {"m.py": module(2) + "\nlonger = 1\n"})
         build_corpus([wheel], tmp_path / "corpus")
@@ -265,12 +263,8 @@ class TestInterruption:
         assert document.text.endswith("longer = 1\n")
 
     def test_a_full_disk_is_one_clear_error(self, make_wheel, tmp_path, monkeypatch):
-        def full(documents, folder):
-            list(documents)
-            (folder / "documents-00000.parquet").write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr(pipeline, "write_documents", full)
+        full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+        monkeypatch.setattr(duplicates, "gather", full)
         with pytest.raises(CorpusError, match=r"corpus: cannot be built: .*No space left"):
             build_corpus([make_wheel(files={"a.py": module(1)})], tmp_path / "corpus")
         assert not (tmp_path / "corpus").exists()
@@ -282,9 +276,9 @@ class TestInterruption:
         killer.write_text(
             "import os, sys\n"
             "from pathlib import Path\n"
-            "from tinystarcoder.corpus import pipeline\n"
-            "def die(task, part): os._exit(9)\n"
-            "pipeline._make_part = die\n"
+            "from tinystarcoder.corpus import duplicates, pipeline\n"
+            "def die(texts, near): os._exit(9)\n"
+            "duplicates.columns_of = die\n"
             "if __name__ == '__main__':\n"
             "    sources = [Path(name) for name in sys.argv[2:]]\n"
             "    pipeline.build_corpus(sources, Path(sys.argv[1]), jobs=2)\n"

@@ -1,7 +1,11 @@
 """Exact duplicates: files that are the same but for white space at line ends."""
 
 import hashlib
-from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .grouping import Forest, shared_keys
 
 KEY_BYTES = 16
 
@@ -12,7 +16,10 @@ def content_key(text: str) -> bytes:
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=KEY_BYTES).digest()
 
 
-def first_of_each(keys: Iterable[bytes]) -> list[int]:
-    """For each key the index of its first occurrence: its own where it is the first."""
-    seen: dict[bytes, int] = {}
-    return [seen.setdefault(key, index) for index, key in enumerate(keys)]
+def join_equal(keys: NDArray[np.uint64], forest: Forest) -> None:
+    """Joins the rows whose keys [N, 2], each of two halves, are equal."""
+    for rows, runs in shared_keys(keys[:, 0]):
+        rest = keys[rows, 1]
+        order = np.lexsort((rows, rest, runs))
+        equal = (np.diff(runs[order]) == 0) & (np.diff(rest[order]) == 0)
+        forest.join(rows[order[:-1][equal]], rows[order[1:][equal]])

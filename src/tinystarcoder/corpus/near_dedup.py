@@ -2,23 +2,33 @@
 
 As BigCode deduplicated The Stack: split on ``[^A-Za-z_0-9]``, 5-grams of words,
 256 permutations, locality-sensitive hashing in bands, components joined, the
-lowest index kept. Every candidate pair is checked on its whole signature, so
-that the bands may be many and loose (few pairs lost) without false joins.
+lowest index kept. Unlike there, MinHash only proposes: bands bring together
+what may be similar, agreement of the sketches settles what is far from the
+threshold, and between the two the sets of 5-grams themselves are compared.
 
-What it gives up: Jaccard is estimated from 256 draws, a standard error of 0.029
-at the threshold; documents of fewer than 5 words have no 5-grams and are never
-near duplicates. All signatures are held in memory, 1 KiB a document.
+What it gives up: a pair at Jaccard 0.7 shares no band, and is never seen, with
+probability 0.005; of more than 1,024 documents in one bucket, each is compared
+with the 1,024 after it. Documents of fewer than 5 words have no 5-grams and
+are never near duplicates.
 
-Arrays: N documents, P = 256 permutations.
+Everything that grows with the number of documents lies in files and is
+memory-mapped: per document 336 bytes of band keys, 256 of sketch, 8 of index,
+and 4 for each different 5-gram, in all about the size of the text.
+
+Arrays: N documents, P = 256 permutations, B = 42 bands.
 """
 
-from collections.abc import Iterator
-from itertools import islice
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Signatures = NDArray[np.uint32]
+from .grouping import Forest, shared_keys
 
 NGRAM = 5
 PERMUTATIONS = 256
@@ -26,27 +36,171 @@ THRESHOLD = 0.7
 # A pair at Jaccard 0.7 meets in one band at least with probability 1 - (1 - 0.7**6)**42 = 0.995.
 BANDS, ROWS = 42, 6
 
-# No 5-gram: the minimum over nothing.
-_NONE = np.uint32(0xFFFFFFFF)
+# Agreement of two sketches is known to be on one side of the threshold four to five
+# standard errors (0.029) from it; between these the sets themselves are compared.
+SURELY_DIFFERENT, SURELY_SIMILAR = 0.585, 0.845
+
+# A document is compared with at most so many others of its bucket.
+NEIGHBORS = 1024
 
 _random = np.random.Generator(np.random.PCG64(20230509))
 _MULTIPLIERS = _random.integers(0, 1 << 32, PERMUTATIONS, dtype=np.uint32) | np.uint32(1)
 _OFFSETS = _random.integers(0, 1 << 32, PERMUTATIONS, dtype=np.uint32)
-_BYTE_POWERS = np.cumprod(np.full(1024, 0x9E3779B97F4A7C15, dtype=np.uint64))
 _GRAM_POWERS = _random.integers(0, 1 << 63, NGRAM, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 _BAND_POWERS = _random.integers(0, 1 << 63, ROWS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
-_IS_WORD = np.zeros(256, dtype=bool)
-_IS_WORD[list(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789")] = True
+_WORD_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789"
+_IS_WORD = bytes(byte in _WORD_BYTES for byte in range(256))
+# The first 1 to 8 bytes of a little-endian word of 8.
+_MASKS = np.array([(1 << 8 * count) - 1 for count in range(9)], dtype=np.uint64)
+_LONG_WORD = 64
 
-# 5-grams permuted at once: the block of 256 rows stays in the second-level cache.
+# 5-grams permuted at once: the block of 256 columns stays in the second-level cache.
 _BLOCK = 512
 
 
-def signature(text: str) -> Signatures:
-    """The MinHash signature [P] of one text; all ones where it has fewer than 5 words."""
-    grams = _gram_hashes(text.encode())
-    smallest = np.full(PERMUTATIONS, _NONE)
+@dataclass(frozen=True)
+class Sketch:
+    """What is kept of one document to find its near duplicates."""
+
+    bands: NDArray[np.uint64]
+    """[B]: two documents that share one of these may be similar."""
+    agreement: NDArray[np.uint8]
+    """[P]: the share of equal bytes estimates Jaccard similarity."""
+    grams: NDArray[np.uint32]
+    """Hashes of the different 5-grams, in order; none where there are fewer than 5 words."""
+
+    @classmethod
+    def of(cls, text: str) -> "Sketch":
+        """Sketches one text."""
+        grams = gram_hashes(text)
+        smallest = _min_hashes(grams)
+        rows = smallest[: BANDS * ROWS].reshape(BANDS, ROWS).astype(np.uint64)
+        bands = _mix((rows * _BAND_POWERS).sum(axis=1, dtype=np.uint64))
+        return cls(bands, smallest.astype(np.uint8), grams)
+
+
+class SketchFiles:
+    """The sketches of N documents in the files of a folder, memory-mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.ends = _mapped(folder / "ends.i64", "<i8")
+        self.agreement = _mapped(folder / "agreement.u8", "u1").reshape(-1, PERMUTATIONS)
+        self._grams = _mapped(folder / "grams.u32", "<u4")
+
+    @classmethod
+    def write(cls, batches: Iterable[Sequence[Sketch]], folder: Path) -> "SketchFiles":
+        """Writes sketches that have 5-grams, batch after batch; never all in memory."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+
+            def opened(name: str) -> Any:
+                return stack.enter_context((folder / name).open("wb"))
+
+            bands = [opened(_band_file(band)) for band in range(BANDS)]
+            ends, agreement, grams = map(opened, ("ends.i64", "agreement.u8", "grams.u32"))
+            end = 0
+            for batch in batches:
+                columns = np.stack([sketch.bands for sketch in batch], axis=1)
+                for stream, column in zip(bands, columns.astype("<u8"), strict=True):
+                    stream.write(column.tobytes())
+                sizes = np.cumsum([len(sketch.grams) for sketch in batch], dtype=np.int64)
+                ends.write((end + sizes).astype("<i8").tobytes())
+                end += int(sizes[-1])
+                for sketch in batch:
+                    agreement.write(sketch.agreement.tobytes())
+                    grams.write(sketch.grams.astype("<u4").tobytes())
+        return cls(folder)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def band(self, band: int) -> NDArray[np.uint64]:
+        """The key of every document [N] in one band."""
+        return _mapped(self._folder / _band_file(band), "<u8")
+
+    def grams(self, row: int) -> NDArray[np.uint32]:
+        """The different 5-grams of one document, in order."""
+        return self._grams[self.ends[row - 1] if row else 0 : self.ends[row]]
+
+    def similar_pairs(self, band: int) -> NDArray[np.int64]:
+        """Pairs [M, 2] of similar documents that share a key in ``band``.
+
+        Not all of them: enough to connect whatever they connect, and no pair twice.
+        """
+        pairs = [np.empty((0, 2), dtype=np.int64)]
+        for rows, runs in shared_keys(self.band(band)):
+            forest = Forest(np.arange(len(rows)))
+            for left, right in _candidates(runs, forest):
+                similar = self._similar(rows[left], rows[right])
+                forest.join(left[similar], right[similar])
+                pairs.append(np.stack([rows[left[similar]], rows[right[similar]]], axis=1))
+        return np.concatenate(pairs)
+
+    def _similar(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the candidate pairs reach the threshold."""
+        share = np.empty(len(left))
+        for start in range(0, len(left), 4096):
+            part = slice(start, start + 4096)
+            share[part] = (self.agreement[left[part]] == self.agreement[right[part]]).mean(axis=1)
+        similar = share >= SURELY_SIMILAR
+        for pair in np.flatnonzero((share >= SURELY_DIFFERENT) & ~similar):
+            similar[pair] = jaccard(self.grams(left[pair]), self.grams(right[pair])) >= THRESHOLD
+        return similar
+
+
+def jaccard(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> float:
+    """Jaccard similarity of two sets, each in order and without repetition."""
+    both = np.concatenate([left, right])
+    both.sort()
+    shared = int(np.count_nonzero(both[1:] == both[:-1]))
+    return shared / max(1, len(both) - shared)
+
+
+def gram_hashes(text: str) -> NDArray[np.uint32]:
+    """32-bit hashes of the different word 5-grams of a text, in order."""
+    words = _word_hashes(text.encode())
+    count = len(words) - NGRAM + 1
+    if count <= 0:
+        return np.empty(0, dtype=np.uint32)
+    grams = np.zeros(count, dtype=np.uint64)
+    for place, power in enumerate(_GRAM_POWERS):
+        grams += words[place : place + count] * power
+    hashes = (_mix(grams) >> np.uint64(32)).astype(np.uint32)
+    hashes.sort()
+    different: NDArray[np.uint32] = hashes[np.append(True, hashes[1:] != hashes[:-1])]
+    return different
+
+
+def _word_hashes(data: bytes) -> NDArray[np.uint64]:
+    """A 64-bit hash of each run of word characters, 8 bytes at a time."""
+    inside = np.frombuffer(b"\0" + data.translate(_IS_WORD) + b"\0", dtype=np.uint8)
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    starts, lengths = edges[::2], edges[1::2] - edges[::2]
+    # Two words of 8 bytes hold any 8 bytes of the text: a shift and another put them together.
+    padded = np.frombuffer(data + bytes(16 + -len(data) % 8), dtype="<u8")
+    hashes = np.zeros(len(starts), dtype=np.uint64)
+    for offset in range(0, _LONG_WORD, 8):
+        words = np.flatnonzero(lengths > offset) if offset else np.arange(len(starts))
+        if not len(words):
+            break
+        place = starts[words] + offset
+        shift = (place & 7).astype(np.uint64) * np.uint64(8)
+        eight = padded[place >> 3] >> shift
+        eight |= padded[(place >> 3) + 1] << np.uint64(1) << (np.uint64(63) - shift)
+        eight &= _MASKS[np.minimum(lengths[words] - offset, 8)]
+        hashes[words] = _mix(hashes[words] + eight)
+    for word in np.flatnonzero(lengths > _LONG_WORD):
+        content = data[starts[word] : starts[word] + lengths[word]]
+        digest = hashlib.blake2b(content, digest_size=8).digest()
+        hashes[word] = int.from_bytes(digest, "little")
+    return hashes
+
+
+def _min_hashes(grams: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """The smallest of all 5-grams under each permutation [P]; all ones where there are none."""
+    smallest = np.full(PERMUTATIONS, 0xFFFFFFFF, dtype=np.uint32)
     buffer = np.empty((_BLOCK, PERMUTATIONS), dtype=np.uint32)
     for start in range(0, len(grams), _BLOCK):
         block = grams[start : start + _BLOCK, None]
@@ -56,126 +210,42 @@ def signature(text: str) -> Signatures:
     return smallest
 
 
-def components(signatures: Signatures) -> NDArray[np.int64]:
-    """For each row of [N, P] the lowest index among its near duplicates, itself included.
-
-    Duplicates of duplicates count: a component is joined by any chain of pairs
-    whose estimated Jaccard similarity reaches the threshold.
-    """
-    parents = _Parents(len(signatures))
-    # A permutation may give all ones by chance; all of them only where nothing was hashed.
-    hashed = np.flatnonzero((signatures != _NONE).any(axis=1))
-    for band in range(BANDS):
-        rows = signatures[hashed, band * ROWS : (band + 1) * ROWS].astype(np.uint64)
-        keys = _mix((rows * _BAND_POWERS).sum(axis=1, dtype=np.uint64))
-        # Neighbors first: a bucket of near copies becomes one component at once, and
-        # all pairs are then gone through only where more than one component is left.
-        for left, right in islice(_equal_pairs(keys), 1):
-            _join_similar(parents, signatures, hashed[left], hashed[right])
-        open_ = _in_open_buckets(keys, parents.roots[hashed])
-        for left, right in _equal_pairs(keys[open_]):
-            _join_similar(parents, signatures, hashed[open_[left]], hashed[open_[right]])
-    return parents.roots
-
-
-def _join_similar(
-    parents: "_Parents",
-    signatures: Signatures,
-    left: NDArray[np.int64],
-    right: NDArray[np.int64],
-) -> None:
-    """Joins those of the candidate pairs that are similar; knows those already joined."""
-    apart = parents.roots[left] != parents.roots[right]
-    parents.join_all(*_similar(signatures, left[apart], right[apart]))
-
-
-def _similar(
-    signatures: Signatures, left: NDArray[np.int64], right: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Those of the candidate pairs whose signatures agree often enough."""
-    needed = int(np.ceil(THRESHOLD * PERMUTATIONS))
-    agree = np.zeros(len(left), dtype=bool)
-    for start in range(0, len(left), 4096):
-        part = slice(start, start + 4096)
-        same = signatures[left[part]] == signatures[right[part]]
-        agree[part] = same.sum(axis=1) >= needed
-    return left[agree], right[agree]
-
-
-def _in_open_buckets(keys: NDArray[np.uint64], roots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions whose key is shared with a position of another component."""
-    _, bucket = np.unique(keys, return_inverse=True)
-    lowest = np.full(len(keys), np.iinfo(np.int64).max)
-    highest = np.full(len(keys), -1)
-    np.minimum.at(lowest, bucket, roots)
-    np.maximum.at(highest, bucket, roots)
-    return np.flatnonzero(lowest[bucket] != highest[bucket])
-
-
-def _equal_pairs(
-    keys: NDArray[np.uint64],
+def _candidates(
+    runs: NDArray[np.int64], forest: Forest
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """All pairs of positions with equal keys, in batches: neighbors, next but one, …"""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    starts = np.arange(len(keys))
-    for distance in range(1, len(keys)):
-        starts = starts[starts + distance < len(keys)]
-        # Keys are in order, so a run that ended at this distance ends at every longer one.
-        starts = starts[ordered[starts] == ordered[starts + distance]]
-        if not len(starts):
-            return
-        yield order[starts], order[starts + distance]
-
-
-class _Parents:
-    """Disjoint sets that keep every element's root, the lowest index, at hand."""
-
-    def __init__(self, size: int) -> None:
-        self.roots = np.arange(size)
-
-    def join_all(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> None:
-        """Joins pairs, then points every element at its root again."""
+    """Pairs of places in one run and not yet joined: neighbors, next but one, …"""
+    left = np.arange(len(runs))
+    for distance in range(1, NEIGHBORS + 1):
+        left = left[left + distance < len(runs)]
+        # A run that ended at this distance ends at every longer one.
+        left = left[runs[left] == runs[left + distance]]
         if not len(left):
             return
-        roots = self.roots
-        for a, b in zip(left.tolist(), right.tolist(), strict=True):
-            low, high = sorted((_find(roots, a), _find(roots, b)))
-            roots[high] = low
-        while not np.array_equal(flattened := roots[roots], roots):
-            roots = flattened
-        self.roots = roots
+        apart = forest.find(left) != forest.find(left + distance)
+        yield left[apart], left[apart] + distance
+        if distance == 1:
+            # A run of near copies is one component now, and done.
+            left = left[_open(runs, forest)[left]]
 
 
-def _find(roots: NDArray[np.int64], index: int) -> int:
-    while (parent := int(roots[index])) != index:
-        index = parent
-    return index
+def _open(runs: NDArray[np.int64], forest: Forest) -> NDArray[np.bool_]:
+    """Which places stand in a run of more than one component."""
+    roots = forest.find(np.arange(len(runs)))
+    first = np.flatnonzero(np.diff(runs, prepend=-1))
+    lowest, highest = np.minimum.reduceat(roots, first), np.maximum.reduceat(roots, first)
+    open_: NDArray[np.bool_] = (lowest != highest)[runs]
+    return open_
 
 
-def _gram_hashes(data: bytes) -> NDArray[np.uint32]:
-    """A 32-bit hash of each word 5-gram, in order, repetitions included."""
-    words = _word_hashes(np.frombuffer(data, dtype=np.uint8))
-    count = len(words) - NGRAM + 1
-    if count <= 0:
-        return np.empty(0, dtype=np.uint32)
-    grams = np.zeros(count, dtype=np.uint64)
-    for place, power in enumerate(_GRAM_POWERS):
-        grams += words[place : place + count] * power
-    return (_mix(grams) >> np.uint64(32)).astype(np.uint32)
+def _band_file(band: int) -> str:
+    return f"band-{band:02}.u64"
 
 
-def _word_hashes(data: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """A 64-bit hash of each run of word characters: a polynomial in its bytes, mixed."""
-    inside = _IS_WORD[data]
-    edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
-    lengths = edges[1::2] - edges[::2]
-    if not len(lengths):
-        return np.empty(0, dtype=np.uint64)
-    first = np.cumsum(lengths) - lengths
-    place = np.arange(lengths.sum()) - np.repeat(first, lengths)
-    terms = data[inside].astype(np.uint64) * _BYTE_POWERS[place & 1023]
-    return _mix(np.add.reduceat(terms, first))
+def _mapped(path: Path, dtype: str) -> NDArray[Any]:
+    """A file as an array; an empty file cannot be mapped."""
+    if not path.stat().st_size:
+        return np.empty(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r")
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

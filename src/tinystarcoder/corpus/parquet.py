@@ -5,12 +5,13 @@ Columns ``content``, ``path``, ``package``, ``version``, ``license``, all text.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError, MissingExtraError
+from ..files import atomic_file
 from .document import Document
 
 try:
@@ -24,34 +25,37 @@ COLUMNS = ("content", "path", "package", "version", "license")
 SCHEMA = pyarrow.schema([(name, pyarrow.string()) for name in COLUMNS])
 
 SHARD_BYTES = 128 << 20
+
+# Documents that are in memory at once: so many, or so many characters and one more.
 BATCH = 512
+BATCH_CHARACTERS = 4 << 20
 
 
-def write_documents(documents: Iterable[Document], folder: Path) -> list[dict[str, Any]]:
-    """Writes ``documents-00000.parquet`` and on, about 128 MiB of text each.
+def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """The documents in lists of bounded size."""
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) >= BATCH or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
-    Returns for each shard its file name, sha256, number of documents and bytes of text.
-    """
-    shards: list[dict[str, Any]] = []
-    writer: parquet.ParquetWriter | None = None
-    try:
-        rest = iter(documents)
-        while rows := list(islice(rest, BATCH)):
-            if writer is None or shards[-1]["bytes"] >= SHARD_BYTES:
-                if writer is not None:
-                    writer.close()
-                name = f"documents-{len(shards):05}.parquet"
-                writer = parquet.ParquetWriter(folder / name, SCHEMA, compression="zstd")
-                shards.append({"file": name, "documents": 0, "bytes": 0})
-            writer.write_table(table_of(rows))
-            shards[-1]["documents"] += len(rows)
-            shards[-1]["bytes"] += sum(len(document.text.encode()) for document in rows)
-    finally:
-        if writer is not None:
-            writer.close()
-    for shard in shards:
-        shard["sha256"] = sha256_of(folder / shard["file"])
-    return shards
+
+@contextmanager
+def new_file(path: Path, schema: pyarrow.Schema = SCHEMA) -> Iterator[parquet.ParquetWriter]:
+    """A Parquet file to be written, which appears when it is whole."""
+    texts = [field.name for field in schema if pyarrow.types.is_string(field.type)]
+    # What is not text are hashes: they do not compress, and no two are alike.
+    codecs = {name: "zstd" if name in texts else "none" for name in schema.names}
+    with (
+        atomic_file(path) as stream,
+        parquet.ParquetWriter(stream, schema, compression=codecs, use_dictionary=texts) as writer,
+    ):
+        yield writer
 
 
 def read_documents(folder: Path) -> Iterator[Document]:
@@ -79,12 +83,46 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def documents_of(path: Path) -> Iterator[Document]:
-    """The documents of one Parquet file."""
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=BATCH, columns=list(COLUMNS)):
-            for row in zip(*(batch.column(name).to_pylist() for name in COLUMNS), strict=True):
-                yield Document(*row)
+def documents_of(path: Path, first: int = 0, end: int | None = None) -> Iterator[Document]:
+    """The documents of one Parquet file, or of its rows from ``first`` to before ``end``."""
+    start = 0
+    with parquet.ParquetFile(path, pre_buffer=False) as file:
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            low, high = max(first - start, 0), size if end is None else min(end - start, size)
+            start += size
+            if low < high:
+                rows = list(zip(*_lists(file, group, COLUMNS), strict=True))
+                yield from (Document(*row) for row in rows[low:high])
+
+
+def rows_of(path: Path, names: Sequence[str]) -> Iterator[list[list[Any]]]:
+    """Columns of a Parquet file as lists, a group of rows at a time."""
+    with parquet.ParquetFile(path, pre_buffer=False) as file:
+        for group in range(file.num_row_groups):
+            yield _lists(file, group, names)
+
+
+def read_columns(path: Path, names: Sequence[str]) -> pyarrow.Table:
+    """Columns of a Parquet file, whole."""
+    return parquet.read_table(path, columns=list(names), use_threads=False)
+
+
+def number_of_rows(path: Path) -> int:
+    """How many rows a Parquet file has, by its footer."""
+    count: int = parquet.read_metadata(path).num_rows
+    return count
+
+
+def note_of(path: Path, name: str) -> str:
+    """A note that was left in a Parquet file's footer."""
+    note: bytes = parquet.read_metadata(path).metadata[name.encode()]
+    return note.decode()
+
+
+def _lists(file: parquet.ParquetFile, group: int, names: Sequence[str]) -> list[list[Any]]:
+    table = file.read_row_group(group, columns=list(names), use_threads=False)
+    return [table[name].to_pylist() for name in names]
 
 
 def table_of(documents: list[Document]) -> pyarrow.Table:

@@ -1,67 +1,49 @@
 """From sources to a corpus folder: read, license, filter, deduplicate, write.
 
-    each source, on all cores     open -> license -> filters -> redaction if asked for
-                                  -> part (text, key, signature)
-    all parts together            exact duplicates -> near duplicates -> shards + manifest
+``STEPS`` below is the pipeline. Reading makes of each source a part: a Parquet
+file of the documents that license and filters let pass, their keys and
+sketches, and a report on those that they did not. ``duplicates.py`` tells what
+is alike over all parts; what is left is written as shards beside a manifest.
 
-Parts are Parquet files in ``OUTPUT.partial``, named by everything that they
-depend on: a build that was killed and is started again reads those that are
-whole and makes the others. The output folder appears in one rename, finished.
-Its content depends on the sources, their order and the settings, never on the
-number of workers.
+Everything up to the last rename lies in ``OUTPUT.partial``, named by all that it
+depends on: a build that was killed and is started again takes what is whole and
+makes the rest. The output folder appears finished. Its content depends on the
+sources, their order and the settings, never on the number of workers.
 
-What it gives up: keys and signatures of all documents are held in memory (1 KiB
-a document); texts are not.
+Memory is bounded, whatever the size of the sources: by a batch of documents in
+each worker, and by what ``grouping.py`` sorts at once.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
-from multiprocessing import get_context
+from functools import cached_property
+from itertools import compress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from pyarrow import parquet
 
 from .. import __version__
 from ..errors import CorpusError
-from ..files import atomic_file, write_atomically
-from . import dedup, filters, near_dedup, redaction, sources
+from ..files import write_atomically
+from . import duplicates, filters, near_dedup, parquet, redaction, sources
+from .decoding import SetAside
 from .document import Document
 from .licenses import PERMISSIVE, canonical, decide
-from .parquet import (
-    BATCH,
-    COLUMNS,
-    MANIFEST,
-    SCHEMA,
-    documents_of,
-    sha256_of,
-    table_of,
-    write_documents,
-)
+from .parquet import COLUMNS, MANIFEST, SCHEMA, new_file, sha256_of, table_of
+from .steps import Progress, Step, run_steps
 
 FORMAT = 2
 EXAMPLES = 3
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, and how much of how much of it is done."""
-
-_PART_SCHEMA = pyarrow.schema(
-    [
-        *SCHEMA,
-        pyarrow.field("key", pyarrow.binary(dedup.KEY_BYTES)),
-        pyarrow.field("signature", pyarrow.binary(4 * near_dedup.PERMUTATIONS)),
-        pyarrow.field("bytes", pyarrow.int64()),
-    ]
-)
+_BYTES = pyarrow.field("bytes", pyarrow.int64())
+_PART_SCHEMA = pyarrow.schema([*SCHEMA, _BYTES, *duplicates.FIELDS])
 
 
 @dataclass(frozen=True)
@@ -121,6 +103,11 @@ class Report:
     """How many of each kind, in the files that passed the filters."""
     dropped: Drops = field(default_factory=Drops)
 
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "Report":
+        """The report whose ``asdict`` these are."""
+        return cls(**fields | {"dropped": Drops(**fields["dropped"])})
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"dropped": self.dropped.summary()}
 
@@ -151,44 +138,12 @@ def build_corpus(
     tasks = [_Task(path, settings, raw=True) for path in dict.fromkeys(excluded)]
     firsts = len(tasks)
     tasks += [_Task(path, settings) for path in dict.fromkeys(source_paths)]
+    build = Build(tuple(tasks), firsts, output, settings)
     try:
-        return _build(tasks, firsts, output, settings, jobs, progress or (lambda *_: None))
+        run_steps(STEPS, build, jobs, progress)
     except OSError as error:
         raise CorpusError(f"{output}: cannot be built: {error}") from error
-
-
-def _build(
-    tasks: list["_Task"],
-    firsts: int,
-    output: Path,
-    settings: Settings,
-    jobs: int,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Builds from ``tasks``, the first ``firsts`` of which are excluded sources."""
-    partial = output.with_name(output.name + ".partial")
-    parts = _make_parts(tasks, partial / "parts", jobs, progress)
-    reports = [_report_of(part) for part in parts]
-    _set_aside_excluded(reports, firsts)
-    progress("finding duplicates", 0, 1)
-    kept = _kept(parts, reports, firsts, settings)
-    progress("finding duplicates", 1, 1)
-
-    staging = partial / "corpus"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    shards = write_documents(_survivors(parts, reports, kept, progress), staging)
-    if not shards:
-        reasons = [report.set_aside for report in reports[firsts:] if report.set_aside]
-        raise CorpusError(
-            f"nothing is left of {len(reports) - firsts} sources: "
-            f"{reasons[0] if reasons else 'every file was set aside'}"
-        )
-    manifest = _manifest(reports[firsts:], reports[:firsts], shards, settings)
-    write_atomically(staging / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-    staging.rename(output)
-    shutil.rmtree(partial, ignore_errors=True)
-    return manifest
+    return parquet.read_manifest(output)
 
 
 @dataclass(frozen=True)
@@ -212,56 +167,211 @@ class _Task:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def _make_parts(tasks: list[_Task], folder: Path, jobs: int, progress: Progress) -> list[Path]:
-    """Makes those parts that are not there yet, the largest sources first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = [folder / f"{task.key()}.parquet" for task in tasks]
-    missing = [(task, part) for task, part in zip(tasks, parts, strict=True) if not part.exists()]
-    missing.sort(key=lambda pair: -pair[0].path.stat().st_size)
-    there = len(tasks) - len(missing)
-    progress("reading sources", there, len(tasks))
-    for done in _on_all_cores(missing, jobs):
-        progress("reading sources", there + done, len(tasks))
-    return parts
+@dataclass(frozen=True)
+class Build:
+    """One build: what it is made of, and where its files lie. The job of all STEPS."""
+
+    tasks: tuple[_Task, ...]
+    firsts: int
+    """So many tasks, the first ones, are excluded sources."""
+    output: Path
+    settings: Settings
+
+    @cached_property
+    def partial(self) -> Path:
+        return self.output.with_name(self.output.name + ".partial")
+
+    @cached_property
+    def parts(self) -> list[Path]:
+        """The file of each source's documents."""
+        return [self.partial / "parts" / f"{task.key()}.parquet" for task in self.tasks]
+
+    @cached_property
+    def work(self) -> Path:
+        """Where the steps after the first write: changes with any part."""
+        names = "".join([str(self.firsts), *(part.name for part in self.parts)])
+        return self.partial / hashlib.sha256(names.encode()).hexdigest()[:16]
+
+    @property
+    def gathered(self) -> list[Path]:
+        """The folder of all keys and sketches."""
+        return [self.work / "duplicates"]
+
+    @property
+    def pairs(self) -> list[Path]:
+        """The similar pairs that each band finds."""
+        bands = near_dedup.BANDS if self.settings.near_dedup else 0
+        return [self.work / f"pairs-{band:02}.npy" for band in range(bands)]
+
+    @property
+    def chosen(self) -> list[Path]:
+        """What stays, and in which shard."""
+        return [self.work / "plan.json"]
+
+    @property
+    def shards(self) -> list[Path]:
+        """The Parquet files of the corpus, before they take their place."""
+        return [self.work / "corpus" / shard["file"] for shard in self.plan()["shards"]]
+
+    @property
+    def finished(self) -> list[Path]:
+        """The corpus."""
+        return [self.output]
+
+    def plan(self) -> dict[str, Any]:
+        """``reports`` and ``shards``, as :func:`_choose` wrote them."""
+        plan: dict[str, Any] = json.loads(self.chosen[0].read_text(encoding="utf-8"))
+        return plan
+
+    def reports(self) -> list[Report]:
+        """What the parts say of themselves; excluded packages set aside in every version."""
+        reports = [Report.of(json.loads(parquet.note_of(part, "report"))) for part in self.parts]
+        names = {_normal(report.package) for report in reports[: self.firsts]}
+        for report in reports[self.firsts :]:
+            if report.set_aside is None and _normal(report.package) in names:
+                report.set_aside = "excluded package"
+        return reports
 
 
-def _on_all_cores(work: list[tuple[_Task, Path]], jobs: int) -> Iterator[int]:
-    """Makes parts in worker processes; yields how many are made."""
-    if jobs == 1 or len(work) <= 1:
-        for done, (task, part) in enumerate(work, 1):
-            _make_part(task, part)
-            yield done
-        return
-    pool = ProcessPoolExecutor(min(jobs, len(work)), mp_context=get_context("spawn"))
-    try:
-        futures = [pool.submit(_make_part, task, part) for task, part in work]
-        for done, future in enumerate(as_completed(futures), 1):
-            future.result()
-            yield done
-    except BrokenProcessPool as error:
-        raise CorpusError(
-            "a worker died, perhaps for want of memory; start again with a smaller --jobs: "
-            "what is finished is kept"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _make_part(task: _Task, part: Path) -> None:
-    """Reads, judges and filters one source, and writes what is left with its report."""
-    report = Report(source=task.path.name)
-    rest = _documents(task, report)
-    with (
-        atomic_file(part) as stream,
-        parquet.ParquetWriter(stream, _PART_SCHEMA, compression="zstd") as writer,
-    ):
-        while batch := list(islice(rest, BATCH)):
-            keys = [dedup.content_key(document.text) for document in batch]
-            signatures = [near_dedup.signature(document.text).tobytes() for document in batch]
-            sizes = [len(document.text.encode()) for document in batch]
-            columns = [*table_of(batch).columns, keys, signatures, sizes]
+def _read(build: Build, task: int) -> None:
+    """Reads, judges and filters one source: a part, with its report."""
+    source = build.tasks[task]
+    report = Report(source=source.path.name)
+    rest = _documents(source, report)
+    with new_file(build.parts[task], _PART_SCHEMA) as writer:
+        for batch in parquet.batches(rest):
+            texts = [document.text for document in batch]
+            sizes = [len(text.encode()) for text in texts]
+            alike = duplicates.columns_of(texts, near=build.settings.near_dedup)
+            columns = [*table_of(batch).columns, sizes, *alike]
             writer.write_table(pyarrow.table(columns, schema=_PART_SCHEMA))
         writer.add_key_value_metadata({"report": json.dumps(asdict(report))})
+
+
+def _gather(build: Build, _: int) -> None:
+    """Brings the keys and sketches of all parts together."""
+    parts = zip(build.parts, build.reports(), strict=True)
+    used = (part for part, report in parts if report.set_aside is None)
+    duplicates.gather(used, build.gathered[0])
+
+
+def _compare(build: Build, band: int) -> None:
+    """Finds near duplicates among what meets in one band."""
+    duplicates.compare(build.gathered[0], band, build.pairs[band])
+
+
+def _choose(build: Build, _: int) -> None:
+    """Decides which documents stay, and in which shard; duplicates go into the reports."""
+    reports = build.reports()
+    sizes = [
+        0 if report.set_aside is not None else parquet.number_of_rows(part)
+        for part, report in zip(build.parts, reports, strict=True)
+    ]
+    end = sum(sizes[: build.firsts])
+    codes = duplicates.judge(build.gathered[0], build.pairs, excluded=end)
+    shards: list[dict[str, Any]] = []
+    written = 0
+    for index in range(build.firsts, len(reports)):
+        start, end = end, end + sizes[index]
+        if start < end:
+            pieces = _account(build.parts[index], reports[index], codes[start:end], written)
+            for number, piece in pieces:
+                _plan(shards, number, {"part": index, "offset": start} | piece)
+            written += reports[index].bytes
+    if not shards:
+        raise CorpusError(_nothing_left(reports[build.firsts :]))
+    codes.tofile(build.work / "codes.u8")
+    for number, shard in enumerate(shards):
+        shard["file"] = f"documents-{number:05}.parquet"
+    plan = {"reports": [asdict(report) for report in reports], "shards": shards}
+    write_atomically(build.chosen[0], json.dumps(plan).encode())
+
+
+def _account(
+    part: Path, report: Report, codes: NDArray[np.uint8], written: int
+) -> Iterator[tuple[int, dict[str, int]]]:
+    """Counts what stays of a part, and cuts it where a shard ends.
+
+    Yields the number of a shard, and the rows that come to stand in it. A document
+    belongs to the shard in which its first byte falls.
+    """
+    table = parquet.read_columns(part, ["path", "bytes"])
+    sizes = table["bytes"].to_numpy()
+    for row in np.flatnonzero(codes != duplicates.KEPT):
+        reason, path = duplicates.REASONS[codes[row]], table["path"][int(row)].as_py()
+        report.dropped.add(reason, path, int(sizes[row]))
+    rows = np.flatnonzero(codes == duplicates.KEPT)
+    ends = np.cumsum(sizes[rows])
+    report.files, report.bytes = len(rows), int(sizes[rows].sum())
+    numbers = (written + ends - sizes[rows]) // parquet.SHARD_BYTES
+    for number in np.unique(numbers):
+        inside = rows[numbers == number]
+        yield (
+            int(number),
+            {
+                "first": int(inside[0]),
+                "end": int(inside[-1]) + 1,
+                "documents": len(inside),
+                "bytes": int(sizes[inside].sum()),
+            },
+        )
+
+
+def _plan(shards: list[dict[str, Any]], number: int, piece: dict[str, int]) -> None:
+    """Adds a piece to the shard that is being filled, or begins the next."""
+    if not shards or shards[-1]["number"] != number:
+        shards.append({"number": number, "pieces": []})
+    shards[-1]["pieces"].append(piece)
+
+
+def _write(build: Build, task: int) -> None:
+    """Writes one shard of the corpus."""
+    codes = np.memmap(build.work / "codes.u8", dtype=np.uint8, mode="r")
+    with new_file(build.shards[task]) as writer:
+        for batch in parquet.batches(_survivors(build, build.plan()["shards"][task], codes)):
+            writer.write_table(table_of(batch))
+
+
+def _survivors(build: Build, shard: dict[str, Any], codes: NDArray[np.uint8]) -> Iterator[Document]:
+    """The documents of one shard, in order."""
+    for piece in shard["pieces"]:
+        stays = codes[piece["offset"] :][piece["first"] : piece["end"]] == duplicates.KEPT
+        rows = parquet.documents_of(build.parts[piece["part"]], piece["first"], piece["end"])
+        yield from compress(rows, stays)
+
+
+def _finish(build: Build, _: int) -> None:
+    """Writes the manifest and gives the corpus its name."""
+    plan, staging = build.plan(), build.shards[0].parent
+    reports = [Report.of(fields) for fields in plan["reports"]]
+    shards = [
+        {
+            "file": shard["file"],
+            "documents": sum(piece["documents"] for piece in shard["pieces"]),
+            "bytes": sum(piece["bytes"] for piece in shard["pieces"]),
+            "sha256": sha256_of(staging / shard["file"]),
+        }
+        for shard in plan["shards"]
+    ]
+    manifest = _manifest(reports[build.firsts :], reports[: build.firsts], shards, build.settings)
+    write_atomically(staging / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    staging.rename(build.output)
+    shutil.rmtree(build.partial, ignore_errors=True)
+
+
+def _size(build: Build, task: int) -> int:
+    return build.tasks[task].path.stat().st_size
+
+
+# The pipeline: each step's name, the files that its tasks make, and what makes them.
+STEPS: Sequence[Step[Build]] = (
+    Step("reading sources", attrgetter("parts"), _read, _size),
+    Step("gathering sketches", attrgetter("gathered"), _gather),
+    Step("comparing", attrgetter("pairs"), _compare),
+    Step("choosing", attrgetter("chosen"), _choose),
+    Step("writing", attrgetter("shards"), _write),
+    Step("finishing", attrgetter("finished"), _finish),
+)
 
 
 def _documents(task: _Task, report: Report) -> Iterator[Document]:
@@ -286,7 +396,7 @@ def _documents(task: _Task, report: Report) -> Iterator[Document]:
         return
     for path, text in package.files():
         report.read_files += 1
-        if isinstance(text, sources.SetAside):
+        if isinstance(text, SetAside):
             report.dropped.add(str(text), path, 0)
             continue
         size = len(text.encode())
@@ -312,77 +422,12 @@ def _redacted(document: Document) -> tuple[Document, dict[str, int]]:
     return replace(document, text=text), counts
 
 
-def _set_aside_excluded(reports: list[Report], firsts: int) -> None:
-    """An excluded package must not enter in any version."""
-    names = {_normal(report.package) for report in reports[:firsts]}
-    for report in reports[firsts:]:
-        if report.set_aside is None and _normal(report.package) in names:
-            report.set_aside = "excluded package"
-
-
-def _kept(
-    parts: list[Path], reports: list[Report], firsts: int, settings: Settings
-) -> list[NDArray[np.bool_]]:
-    """For each part, which rows stay; duplicates go into their package's report."""
-    columns = ["path", "key", "signature", "bytes"]
-    tables = [parquet.read_table(part, columns=columns) for part in parts]
-    tables = [
-        table if report.set_aside is None else table.slice(0, 0)
-        for table, report in zip(tables, reports, strict=True)
-    ]
-    offsets = np.cumsum([0, *map(len, tables)])
-    excluded = int(offsets[firsts])
-    reasons = _duplicates(pyarrow.concat_tables(tables), excluded, settings.near_dedup)
-    kept = []
-    for index, (table, report) in enumerate(zip(tables, reports, strict=True)):
-        of_part = reasons[offsets[index] : offsets[index + 1]]
-        if index >= firsts:
-            for row in np.flatnonzero(of_part != ""):
-                path, size = (table[name][int(row)].as_py() for name in ("path", "bytes"))
-                report.dropped.add(str(of_part[row]), path, size)
-        kept.append((of_part == "") & (index >= firsts))
-    return kept
-
-
-def _duplicates(table: pyarrow.Table, excluded: int, near: bool) -> NDArray[np.str_]:
-    """Why each document is a duplicate of an earlier one; empty where it is none.
-
-    The first ``excluded`` documents are those of the excluded sources.
-    """
-    roots = np.array(dedup.first_of_each(table["key"].to_pylist()), dtype=np.int64)
-    unique = np.flatnonzero(roots == np.arange(len(roots)))
-    reasons = np.full(len(roots), "exact duplicate", dtype="<U27")
-    reasons[roots < excluded] = "exact duplicate of excluded"
-    reasons[unique] = ""
-    if near and len(unique):
-        signatures = np.frombuffer(b"".join(table["signature"].take(unique).to_pylist()), "<u4")
-        roots = unique[near_dedup.components(signatures.reshape(len(unique), -1))]
-        reasons[unique[roots != unique]] = "near duplicate"
-        reasons[unique[(roots != unique) & (roots < excluded)]] = "near duplicate of excluded"
-    return reasons
-
-
-def _survivors(
-    parts: list[Path],
-    reports: list[Report],
-    kept: list[NDArray[np.bool_]],
-    progress: Progress,
-) -> Iterator[Document]:
-    """The documents that stay, in order, counted into their package's report."""
-    for index, (part, report, stays) in enumerate(zip(parts, reports, kept, strict=True), 1):
-        progress("writing", index, len(parts))
-        if not stays.any():
-            continue
-        for document, stay in zip(documents_of(part), stays, strict=True):
-            if stay:
-                report.files += 1
-                report.bytes += len(document.text.encode())
-                yield document
-
-
-def _report_of(part: Path) -> Report:
-    fields = json.loads(parquet.read_metadata(part).metadata[b"report"])
-    return Report(**fields | {"dropped": Drops(**fields["dropped"])})
+def _nothing_left(reports: list[Report]) -> str:
+    reasons = [report.set_aside for report in reports if report.set_aside]
+    return (
+        f"nothing is left of {len(reports)} sources: "
+        f"{reasons[0] if reasons else 'every file was set aside'}"
+    )
 
 
 def _manifest(
