@@ -57,6 +57,7 @@ RESERVED = {
 EXTRAS = ("torch", "transformers", "safetensors", "pyarrow", "detect_secrets")
 WORKSHOP = (
     "corpus/duplicates.py",
+    "corpus/lookup.py",
     "corpus/parquet.py",
     "corpus/pipeline.py",
     "corpus/redaction.py",
@@ -64,6 +65,7 @@ WORKSHOP = (
     "training/",
     "evaluation/peers/",
     "cli/corpus.py",
+    "cli/governance.py",
     "cli/tokenizer.py",
 )
 COMPILED = ("engine/_native.pyi",)  # Present where there was a compiler.

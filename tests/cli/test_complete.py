@@ -1,10 +1,13 @@
 """``tinystarcoder complete`` on a small random model."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tinystarcoder.corpus.attribution_index import build_full
+from tinystarcoder.corpus.document import Document
 from tinystarcoder.pretrained import Model, load
 
 Run = Callable[..., tuple[int, str, str]]
@@ -140,3 +143,43 @@ def test_a_terminal_is_not_waited_for(complete: Run) -> None:
     code, _, err = complete()
     assert code == 2
     assert err.startswith("error: no prompt: give one, or --file")
+
+
+class TestAttribution:
+    """The corpus holds what the small model writes after PROMPT, and the prompt before it."""
+
+    @pytest.fixture
+    def index(self, model: Model, tmp_path: Path) -> Path:
+        text = PROMPT + model.complete(PROMPT).text
+        build_full([Document(text, "m.py", "alpha", "1.0", "MIT")], tmp_path / "i", at_least=10)
+        return tmp_path / "i"
+
+    @pytest.mark.parametrize("stream", [(), ("--stream",)])
+    def test_whose_the_continuation_is(
+        self, complete: Run, model: Model, index: Path, stream: tuple[str, ...]
+    ) -> None:
+        code, out, err = complete(PROMPT, "--attribute", "--index", str(index), *stream)
+        assert (code, out) == (0, model.complete(PROMPT).text + "\n")
+        assert re.match(r"attribution: lines 1-\d+, \d+ words: import os\n", err)
+        assert err.endswith("\nattribution:   alpha 1.0 (MIT) m.py\n")
+
+    def test_the_prompt_alone_is_not_named(self, complete: Run, tmp_path: Path) -> None:
+        build_full([Document(PROMPT, "m.py", "a", "1", "MIT")], tmp_path / "i", at_least=8)
+        arguments = (PROMPT, "--attribute", "--index", str(tmp_path / "i"))
+        assert complete(*arguments)[2] == "attribution: no span found in the training corpus\n"
+
+    def test_the_index_beside_the_model(
+        self, complete: Run, tiny_checkpoint: Path, index: Path
+    ) -> None:
+        code, _, err = complete(PROMPT, "--attribute")
+        assert code == 2
+        assert "no attribution index of its corpus lies beside this model" in err
+        index.rename(tiny_checkpoint / "attribution")
+        try:
+            assert "alpha 1.0 (MIT) m.py" in complete(PROMPT, "--attribute")[2]
+        finally:
+            (tiny_checkpoint / "attribution").rename(index)
+
+    def test_an_index_without_the_question(self, complete: Run, index: Path) -> None:
+        code, _, err = complete(PROMPT, "--index", str(index))
+        assert (code, err) == (2, "error: --index goes with --attribute\n")

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from ..corpus.attribution import CompactIndex, FullIndex
 from ..errors import RequestError
 from ..generation.sampling import SamplingOptions
 from ..pretrained import BUNDLED, Model, Options, load
+from .attribute import IndexFolder, described, open_attribution
 from .options import (
     STANDARD_INPUT,
     MaxTokens,
@@ -45,11 +47,18 @@ def complete(
     repetition_penalty: RepetitionPenalty = 1.0,
     seed: Seed = None,
     stop: Stop = None,
+    attribute: Annotated[
+        bool,
+        typer.Option("--attribute", help="Say on standard error whose code it is, if anyone's."),
+    ] = False,
+    index: IndexFolder = None,
 ) -> None:
     """Continue a prompt.
 
     Prints the continuation alone. Special tokens in the prompt, such as
-    <fim_prefix>, are parsed.
+    <fim_prefix>, are parsed. With --attribute, spans of 50 words or symbols
+    that stand in the training corpus are named, if the continuation has a part
+    in them.
     """
     options = Options(
         max_tokens=max_tokens,
@@ -66,17 +75,21 @@ def complete(
         raise RequestError("--samples with --temperature 0: all would be the same; raise it")
     if samples > 1 and stream:
         raise RequestError("--stream shows one text: it does not go with --samples")
+    if index and not attribute:
+        raise RequestError("--index goes with --attribute")
     text = _prompt(prompt, file)
+    corpus = open_attribution(model, index) if attribute else None
     loaded = load(model)
     shown = text if echo else ""
     if stream:
-        _stream(loaded, text, shown, options)
+        _say_whose(corpus, text, _stream(loaded, text, shown, options))
         return
     completions = loaded.samples(text, samples, **options)
     for number, completion in enumerate(completions, start=1):
         if samples > 1:
             typer.echo(f"--- {number} of {samples} ---")
         typer.echo(shown + completion.text)
+        _say_whose(corpus, text, completion.text)
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:
@@ -89,8 +102,22 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
     return read_text(file or STANDARD_INPUT)
 
 
-def _stream(model: Model, text: str, shown: str, options: Options) -> None:
+def _stream(model: Model, text: str, shown: str, options: Options) -> str:
+    """Prints the continuation as it comes, and returns it."""
+    written = []
     typer.echo(shown, nl=False)
     for piece in model.stream(text, **options):
         typer.echo(piece, nl=False)
+        written.append(piece)
     typer.echo()
+    return "".join(written)
+
+
+def _say_whose(corpus: FullIndex | CompactIndex | None, prompt: str, continuation: str) -> None:
+    """Names the spans that reach into the continuation, lines counted from the prompt's first."""
+    if corpus is None:
+        return
+    whole = prompt + continuation
+    spans = [span for span in corpus.find(whole) if span.end > len(prompt)]
+    for line in described(whole, spans) or ["no span found in the training corpus"]:
+        typer.echo(f"attribution: {line}", err=True)

@@ -1,17 +1,17 @@
-"""``tinystarcoder corpus``: build a corpus from packages, and make it tokens."""
+"""``tinystarcoder corpus``: build a corpus from packages, make it tokens, and ask it."""
 
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..corpus.parquet import read_documents, read_manifest
 from ..corpus.pipeline import Settings, build_corpus
 from ..corpus.token_shards import build_token_shards
 from ..tokenizer import Tokenizer
+from . import governance
+from .progress import progress_bar
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -65,7 +65,7 @@ def build(
     settings = Settings(
         license=license_, skipped=tuple(skip or ()), near_dedup=near_dedup, redact=redact
     )
-    with _bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("")
         manifest = build_corpus(
             sources,
@@ -100,7 +100,7 @@ def tokenize(
 ) -> None:
     """Make the token shards that training reads."""
     total = read_manifest(corpus)["totals"]["files"]
-    with _bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("documents", total=total)
         shards = build_token_shards(
             read_documents(corpus),
@@ -114,9 +114,5 @@ def tokenize(
     )
 
 
-def _bar() -> Progress:
-    return Progress(
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
+for command in (governance.report, governance.lookup, governance.index, governance.notice):
+    app.command()(command)
