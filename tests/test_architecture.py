@@ -49,6 +49,8 @@ RESERVED = {
     "typer": ("cli/",),
     "starlette": ("serving/",),
     "uvicorn": ("cli/serve.py",),
+    "pygls": ("serving/lsp.py",),
+    "lsprotocol": ("serving/lsp.py",),
     "rich": ("cli/", "training/"),
 }
 
@@ -78,7 +80,7 @@ RUNTIME_TOO = (
 DEFINED_AT_THE_TOP = ("__version__",)
 
 # Hosts that may be named. Examples and loopback aside, an address is a dependency.
-HOSTS = ("www.apache.org", "keepachangelog.com", "semver.org")
+HOSTS = ("www.apache.org", "keepachangelog.com", "semver.org", "www.w3.org")
 EXAMPLE_HOST = re.compile(r"localhost|127\.0\.0\.1|(.*\.)?(example|test|invalid)(\.(com|org|net))?")
 
 MAX_LINES = 600

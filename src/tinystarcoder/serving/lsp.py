@@ -1,0 +1,298 @@
+"""The Language Server Protocol: grey text and completion items, over standard input and output.
+
+- ``textDocument/inlineCompletion`` (3.18), for editors that draw grey text;
+- ``textDocument/completion``, the same suggestion as one item, for those that do not;
+- commands to accept a word or a line, and to switch everything off and on.
+
+A newer request of a document cancels the older one, and so does the editor's
+own cancellation: the engine stops within a step. A request waits a moment
+(``debounce``) for the next key, but not where the suggestion is known already.
+It gives up documents that were not opened: nothing is read from the disk.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatch
+from pathlib import PurePosixPath
+from threading import Event
+from typing import Any, get_args
+
+from lsprotocol import types
+from pygls.lsp.server import LanguageServer
+from pygls.workspace import TextDocument
+
+from .. import __version__
+from ..completion.accept import first_line, first_word
+from ..completion.request import CompletionRequest, Mode
+from ..completion.service import CompletionService
+from ..errors import RequestError, TinyStarcoderError
+from ..generation.sampling import SamplingOptions
+
+SECTION = "tinystarcoder"  # The name of the settings, and the prefix of commands.
+ACCEPT_WORD, ACCEPT_LINE = f"{SECTION}.acceptWord", f"{SECTION}.acceptLine"
+ENABLE, DISABLE = f"{SECTION}.enable", f"{SECTION}.disable"
+
+# Lines as the protocol counts them: Python's splitlines() also breaks at form feeds and others.
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_IDENTIFIER = re.compile(r"\w*\Z")
+_LABEL = 60  # Characters of a suggestion in a list.
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an editor may set, by ``initializationOptions`` or ``didChangeConfiguration``.
+
+    ``debounce``: milliseconds. ``never``: patterns of paths, or of their last
+    part, whose text never reaches the model.
+    """
+
+    enabled: bool = True
+    debounce: int = 60
+    max_tokens: int = 64
+    mode: Mode = "auto"
+    never: Sequence[str] = (
+        *(".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*"),
+        *(".netrc", ".pypirc", "credentials*", "secrets.*"),
+    )
+
+    def updated(self, values: object) -> "Settings":
+        """These settings with an editor's values. Raises RequestError, which names the field."""
+        if values is None:
+            return self
+        if not isinstance(values, dict):
+            raise RequestError(f"{SECTION}: settings must be an object, not {values!r}")
+        if SECTION in values:
+            return self.updated(values[SECTION])
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in values.items():
+            if name not in known:
+                raise RequestError(f"{SECTION}.{name}: no such setting; known: {', '.join(known)}")
+            if not _is_valid(name, value):
+                raise RequestError(f"{SECTION}.{name}: {value!r} is not a valid value")
+        return replace(self, **values)
+
+    def allows(self, path: str) -> bool:
+        """Whether a file's text may be read."""
+        name = PurePosixPath(path).name
+        return not any(fnmatch(path, glob) or fnmatch(name, glob) for glob in self.never)
+
+
+def _is_valid(name: str, value: object) -> bool:
+    if name == "enabled":
+        return isinstance(value, bool)
+    if name == "mode":
+        return value in get_args(Mode)
+    if name == "never":
+        return isinstance(value, list) and all(isinstance(glob, str) for glob in value)
+    least = {"debounce": 0, "max_tokens": 1}[name]
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= 10_000
+
+
+class Document(TextDocument):
+    """An open document whose lines are the protocol's own."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        return tuple(_LINE.findall(self.source))
+
+
+class SuggestionServer(LanguageServer):
+    """A language server around a completion service, which is made once the editor is connected.
+
+    ``load`` makes it: it may take a while, and is called in another thread.
+    """
+
+    def __init__(self, load: Callable[[], CompletionService]) -> None:
+        super().__init__("tinystarcoder", __version__)
+        self.settings = Settings()
+        self._load = load
+        self._service: asyncio.Future[CompletionService] | None = None
+        # One thread: it owns the engine, and what waits for it waits in order.
+        self._engine = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._running: dict[str, Event] = {}
+        _add_features(self)
+
+    def change_settings(self, values: object) -> None:
+        """Takes an editor's settings; what is wrong with them is shown, and nothing changes."""
+        try:
+            self.settings = self.settings.updated(values)
+        except RequestError as error:
+            self.say(str(error))
+        if not self.settings.enabled:
+            self.cancel_all()
+
+    def cancel_all(self) -> None:
+        """Stops whatever is being computed."""
+        for cancelled in self._running.values():
+            cancelled.set()
+
+    async def start(self) -> None:
+        """Loads the model, telling the editor of the progress where it can show it."""
+        token = f"{SECTION}-load"
+        window = self.client_capabilities.window
+        shows = window is not None and bool(window.work_done_progress)
+        loop = asyncio.get_running_loop()
+        self._service = loop.run_in_executor(self._engine, self._load)
+        if shows:
+            await self.work_done_progress.create_async(token)
+            begin = types.WorkDoneProgressBegin(title="tinystarcoder: loading the model")
+            self.work_done_progress.begin(token, begin)
+        try:
+            await self._service
+        except (TinyStarcoderError, OSError) as error:
+            self.say(str(error))
+        if shows:
+            self.work_done_progress.end(token, types.WorkDoneProgressEnd())
+
+    async def suggest(self, uri: str, position: types.Position, *, wait: bool) -> str:
+        """What belongs at a place; nothing where that is unknown, unwanted or out of date."""
+        request = self.request_at(uri, position)
+        if request is None or self._service is None:
+            return ""
+        cancelled = self._supersede(uri)
+        try:
+            service = await asyncio.shield(self._service)
+            known = service.suggestions.find(request)
+            if known is not None:
+                return known.text
+            if wait:
+                await asyncio.sleep(self.settings.debounce / 1000)
+            if cancelled.is_set():
+                return ""
+            loop = asyncio.get_running_loop()
+            made = await loop.run_in_executor(self._engine, service.suggest, request, cancelled)
+            return "" if made.finish == "cancelled" else made.text
+        except (TinyStarcoderError, OSError) as error:
+            self.say(str(error))
+            return ""
+        finally:  # The editor's cancellation arrives here too.
+            cancelled.set()
+
+    def known_text(self, uri: str, position: types.Position) -> str:
+        """The suggestion already made for a place."""
+        request = self.request_at(uri, position)
+        if request is None or self._service is None or not self._service.done():
+            return ""
+        found = self._service.result().suggestions.find(request)
+        return found.text if found else ""
+
+    def request_at(self, uri: str, position: types.Position) -> CompletionRequest | None:
+        """The request at a place of an open document; None where none may be made."""
+        document = self.workspace.text_documents.get(uri)
+        if document is None or not self.settings.enabled or not self.settings.allows(document.path):
+            return None
+        at = document.offset_at_position(position)
+        text = document.source
+        sampling = SamplingOptions(max_tokens=self.settings.max_tokens)
+        return CompletionRequest(
+            text[:at], text[at:], document.path, self.settings.mode, sampling=sampling
+        )
+
+    def say(self, message: str) -> None:
+        """Shows a message to the person."""
+        self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, message))
+
+    def _supersede(self, uri: str) -> Event:
+        """Cancels the document's older request; returns the cancellation of the new one."""
+        if uri in self._running:
+            self._running[uri].set()
+        self._running[uri] = Event()
+        return self._running[uri]
+
+
+def _add_features(server: SuggestionServer) -> None:
+    """Registers everything that the server answers."""
+
+    @server.feature(types.INITIALIZE)
+    def initialize(params: types.InitializeParams) -> None:
+        server.change_settings(params.initialization_options)
+
+    @server.feature(types.INITIALIZED)
+    async def initialized(_: types.InitializedParams) -> None:
+        await server.start()
+
+    @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
+    def changed(params: types.DidChangeConfigurationParams) -> None:
+        server.change_settings(params.settings)
+
+    @server.feature(types.TEXT_DOCUMENT_DID_OPEN)
+    def opened(params: types.DidOpenTextDocumentParams) -> None:
+        # The library makes documents itself, with lines of its own.
+        server.workspace.text_documents[params.text_document.uri].__class__ = Document
+
+    @server.feature(types.SHUTDOWN)
+    def shutdown(_: None) -> None:
+        server.cancel_all()
+
+    @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION)
+    async def inline(params: types.InlineCompletionParams) -> types.InlineCompletionList:
+        kind = params.context.trigger_kind
+        wait = kind == types.InlineCompletionTriggerKind.Automatic
+        text = await server.suggest(params.text_document.uri, params.position, wait=wait)
+        here = types.Range(params.position, params.position)
+        items = [types.InlineCompletionItem(insert_text=text, range=here)] if text else []
+        return types.InlineCompletionList(items=items)
+
+    @server.feature(types.TEXT_DOCUMENT_COMPLETION)
+    async def completion(params: types.CompletionParams) -> types.CompletionList:
+        uri = params.text_document.uri
+        text = await server.suggest(uri, params.position, wait=True)
+        items = [_item(server.workspace.text_documents[uri], params.position, text)] if text else []
+        return types.CompletionList(is_incomplete=True, items=items)
+
+    @server.command(ACCEPT_WORD)
+    async def accept_word(uri: str, position: types.Position) -> str:
+        return await _insert(server, uri, position, first_word)
+
+    @server.command(ACCEPT_LINE)
+    async def accept_line(uri: str, position: types.Position) -> str:
+        return await _insert(server, uri, position, first_line)
+
+    @server.command(ENABLE)
+    def enable() -> None:
+        server.change_settings({"enabled": True})
+
+    @server.command(DISABLE)
+    def disable() -> None:
+        server.change_settings({"enabled": False})
+
+
+async def _insert(
+    server: SuggestionServer, uri: str, position: Any, part: Callable[[str], str]
+) -> str:
+    """Inserts a part of the suggestion that the editor shows at a place; returns that part."""
+    try:
+        at = types.Position(int(position.line), int(position.character))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RequestError("arguments must be a uri and a position {line, character}") from error
+    text = part(server.known_text(uri, at))
+    if text:
+        edit = types.TextEdit(types.Range(at, at), text)
+        params = types.ApplyWorkspaceEditParams(types.WorkspaceEdit(changes={uri: [edit]}))
+        await server.workspace_apply_edit_async(params)
+    return text
+
+
+def _item(document: TextDocument, position: types.Position, text: str) -> types.CompletionItem:
+    """A suggestion for a list: it replaces the word at the cursor, by which editors filter."""
+    at = document.offset_at_position(position)
+    found = _IDENTIFIER.search(document.source[max(0, at - _LABEL) : at])
+    word = found[0] if found else ""
+    # An identifier's characters may be two units each.
+    units = document.position_codec.client_num_units(word)
+    start = types.Position(position.line, position.character - units)
+    label = (word + text).strip().partition("\n")[0].strip() or text
+    return types.CompletionItem(
+        label=label if len(label) <= _LABEL else label[: _LABEL - 1] + "…",
+        kind=types.CompletionItemKind.Text,
+        detail="tinystarcoder",
+        documentation=word + text,
+        sort_text="\0",
+        filter_text=word + text,
+        preselect=True,
+        insert_text_format=types.InsertTextFormat.PlainText,
+        text_edit=types.TextEdit(types.Range(start, position), word + text),
+    )
