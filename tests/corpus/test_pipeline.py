@@ -62,7 +62,7 @@ class TestContent:
             "NUL bytes": 1,
             "exact duplicate": 1,
             "near duplicate": 1,
-            "not Python 3": 1,
+            "Python 2": 1,
             "too short": 1,
             "vendored": 1,
         }
@@ -193,7 +193,7 @@ class TestDeterminism:
 
     def test_large_corpora_are_sharded(self, make_wheel, tmp_path, monkeypatch):
         monkeypatch.setattr("tinystarcoder.corpus.parquet.SHARD_BYTES", 3000)
-        monkeypatch.setattr("tinystarcoder.corpus.parquet.BATCH", 2)
+        monkeypatch.setattr("tinystarcoder.corpus.document.BATCH", 2)
         wheel = make_wheel(files={f"m{n}.py": module(n) for n in range(9)})
         manifest = build_corpus([wheel], tmp_path / "corpus")
         assert len(manifest["shards"]) > 2

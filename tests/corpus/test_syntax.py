@@ -101,6 +101,11 @@ def test_what_a_parser_may_die_of_gets_a_reason_or_passes(text, judge):
     assert judge.reason(GOOD) is None
 
 
+def test_warnings_of_the_parsed_code_are_silent(recwarn):
+    assert reason_of(GOOD + "\nx = '\\d'\ny = x is 1\n") is None
+    assert not recwarn.list
+
+
 def test_notebooks_are_judged_by_their_code(judge):
     def verdict(*cells):
         text = notebook_text(notebook(*cells))

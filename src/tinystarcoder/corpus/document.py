@@ -6,10 +6,15 @@ a file that spells ``<jupyter_code>`` never makes a control token.
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 CONTROL = "\0"
 """Stands before the spelling of a special token; sources set NUL bytes aside."""
+
+# Documents that are in memory at once: so many, or so many characters and one more.
+BATCH = 512
+BATCH_CHARACTERS = 4 << 20
 
 _CONTROL_TOKEN = re.compile(f"{CONTROL}(<[a-z_]+>)")
 
@@ -36,3 +41,17 @@ class Document:
 def segments(text: str) -> list[str]:
     """Text, special token, text, token … text: what stands at odd places is a token's spelling."""
     return _CONTROL_TOKEN.split(text) if CONTROL in text else [text]
+
+
+def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """The documents in lists of bounded size."""
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) >= BATCH or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

@@ -1,20 +1,17 @@
 """What makes a document worth training on: each filter gives a reason, or None to keep it.
 
-BigCode's filters of StarCoderData, StarCoder2's for generated and encoded
-files, and a parse: only what is Python 3 stays. A pipeline is a list of them,
-applied in order; the first reason counts.
+BigCode's filters of StarCoderData, and StarCoder2's for generated and encoded
+files. A pipeline is a list of them, applied in order; the first reason counts.
+Filters that need more than the text (a parser, a list) stand in files of their own.
 
 Thresholds: the papers "StarCoder: may the source be with you!" and "StarCoder
 2 and The Stack v2", appendix on data filters. Those marked ours are ours.
 """
 
-import ast
 import re
-import warnings
 from collections.abc import Callable, Sequence
 
 from .document import Document
-from .licenses import header_reason
 
 Filter = Callable[[Document], str | None]
 
@@ -27,6 +24,8 @@ MIN_ALPHANUMERIC = 0.25
 MAX_DIGITS = 0.4  # ours: share of the alphanumeric characters
 MAX_ENCODED_CHARACTERS = 1024
 MAX_ENCODED_SHARE = 0.5
+MIN_TABLE_LINES = 50  # ours
+MAX_DATA_SHARE = 0.8  # ours: share of the lines
 
 _GENERATED = re.compile(
     r"auto-?generated|automatically generated|generated automatically|this file is generated"
@@ -38,6 +37,12 @@ _ENCODED = (
     re.compile(r"(?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){8,}"),
     re.compile(r"(?:\\u[0-9a-fA-F]{4}){8,}"),
 )
+# A line of nothing but literals and brackets. Atomic groups: a line is read once.
+_LITERAL = (
+    r"(?>[bruf]{0,2}\"[^\"\n]*\"|[bruf]{0,2}'[^'\n]*'|[-+]?\d[\w.+-]*|\bNone\b|\bTrue\b|\bFalse\b"
+    r"|[\[\](){}])"
+)
+DATA_LINE = re.compile(rf"^[ \t]*+(?>{_LITERAL}[ \t]*+(?>[,:][ \t]*+)?)++$", re.MULTILINE)
 _NOT_ALPHANUMERIC = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 _NOT_DIGIT = bytes(byte for byte in range(256) if not 0x30 <= byte <= 0x39)
 
@@ -117,22 +122,13 @@ def encoded(document: Document) -> str | None:
     return None
 
 
-def not_python3(document: Document) -> str | None:
-    """Whatever this Python cannot parse: Python 2, templates, broken files."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(document.text)
-    except (SyntaxError, ValueError):
-        return "not Python 3"
-    except (RecursionError, MemoryError):
-        return "too nested to parse"
-    return None
-
-
-def license_header(document: Document) -> str | None:
-    """A copyleft header inside a permissive package."""
-    return header_reason(document.text)
+def data_table(document: Document) -> str | None:
+    """Lines that are literals above all: a table of names, a fixture, a catalog."""
+    lines = sum(1 for line in document.text.split("\n") if line.strip())
+    if lines < MIN_TABLE_LINES:
+        return None
+    data = len(DATA_LINE.findall(document.text))
+    return "data table" if data > MAX_DATA_SHARE * lines else None
 
 
 # Cheap ones first: a document is judged by the first that has a reason.
@@ -145,9 +141,8 @@ FILTERS: Sequence[Filter] = (
     alphanumeric,
     xml,
     generated,
-    license_header,
+    data_table,
     encoded,
-    not_python3,
 )
 
 

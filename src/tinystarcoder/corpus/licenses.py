@@ -12,7 +12,9 @@ permissive packages with unusual wordings are lost.
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import CorpusError, MissingExtraError
 
@@ -21,19 +23,13 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("reading licenses", "corpus") from error
 
-# The allow-list. In an expression, OR needs one of these and AND needs all.
+# The allow-list, a file that anyone can read. In an expression, OR needs one of these
+# and AND needs all.
+ALLOW_LIST = Path(__file__).with_name("permissive_licenses.txt")
 PERMISSIVE = frozenset(
-    {
-        *("MIT", "MIT-0", "MIT-CMU", "X11", "ISC", "NCSA", "BSL-1.0", "Zlib", "curl"),
-        *("0BSD", "BSD-1-Clause", "BSD-2-Clause", "BSD-2-Clause-Patent", "BSD-3-Clause"),
-        *("BSD-3-Clause-Clear", "BSD-3-Clause-LBNL", "BSD-3-Clause-Modification"),
-        *("Apache-1.1", "Apache-2.0", "UPL-1.0", "MulanPSL-2.0", "BlueOak-1.0.0"),
-        *("PSF-2.0", "Python-2.0", "Python-2.0.1", "CNRI-Python", "ZPL-2.0", "ZPL-2.1"),
-        *("HPND", "HPND-sell-variant", "PostgreSQL", "W3C", "Unicode-3.0", "Unicode-DFS-2016"),
-        *("Unlicense", "CC0-1.0", "WTFPL"),
-        # Has no SPDX id of its own; its text is HPND's with other names.
-        "LicenseRef-Biopython-License-Agreement",
-    }
+    line.split()[0]
+    for line in ALLOW_LIST.read_text(encoding="utf-8").splitlines()
+    if line.strip() and not line.startswith("#")
 )
 
 _EITHER_BSD = "BSD-2-Clause OR BSD-3-Clause"
@@ -234,16 +230,21 @@ def license_of_text(text: str) -> str | None:
 
 def header_reason(text: str) -> str | None:
     """Why a file inside a permissive package is set aside for its own header, if it is."""
-    head = text[:_HEADER_CHARACTERS]
-    for tag in _SPDX_HEADER.findall(head):
+    if any(not is_permissive(expression) for expression in _header_expressions(text)):
+        return "license header not permissive"
+    return "copyleft header" if _COPYLEFT_HEADER.search(text, 0, _HEADER_CHARACTERS) else None
+
+
+def header_license(text: str) -> str | None:
+    """The license that a file's own SPDX tags give; None where it has none."""
+    return _joined(_header_expressions(text))
+
+
+def _header_expressions(text: str) -> Iterator[str]:
+    for tag in _SPDX_HEADER.findall(text, 0, _HEADER_CHARACTERS):
         # Whatever is no expression says nothing: a template, a program about licenses.
-        try:
-            expression = canonicalize_license_expression(tag.strip(" \t*#-/>"))
-        except InvalidLicenseExpression:
-            continue
-        if not is_permissive(expression):
-            return "license header not permissive"
-    return "copyleft header" if _COPYLEFT_HEADER.search(head) else None
+        with suppress(InvalidLicenseExpression):
+            yield str(canonicalize_license_expression(tag.strip(" \t*#-/>")))
 
 
 class _Evaluation:

@@ -1,11 +1,12 @@
 """The corpus on the disk: documents in sharded Parquet files beside a manifest.
 
-Columns ``content``, ``path``, ``package``, ``version``, ``license``, all text.
+Columns ``content``, ``path``, ``package``, ``version``, ``license``, all text;
+``stars`` and ``quality``, numbers where they are known.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,28 +22,17 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("reading and writing a corpus", "corpus") from error
 
 MANIFEST = "manifest.json"
-COLUMNS = ("content", "path", "package", "version", "license")
-SCHEMA = pyarrow.schema([(name, pyarrow.string()) for name in COLUMNS])
+TEXTS = ("content", "path", "package", "version", "license")
+SCHEMA = pyarrow.schema(
+    [
+        *((name, pyarrow.string()) for name in TEXTS),
+        ("stars", pyarrow.int64()),
+        ("quality", pyarrow.float32()),
+    ]
+)
+COLUMNS = tuple(SCHEMA.names)
 
 SHARD_BYTES = 128 << 20
-
-# Documents that are in memory at once: so many, or so many characters and one more.
-BATCH = 512
-BATCH_CHARACTERS = 4 << 20
-
-
-def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """The documents in lists of bounded size."""
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if len(batch) >= BATCH or characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 @contextmanager
@@ -64,11 +54,15 @@ def read_documents(folder: Path) -> Iterator[Document]:
     Raises CorpusError where the manifest or a shard is missing, cut or broken.
     """
     for shard in read_manifest(folder)["shards"]:
-        path = folder / shard["file"]
-        try:
-            yield from documents_of(path)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise CorpusError(f"{path}: cannot be read as a corpus shard: {error}") from error
+        yield from read_shard(folder / shard["file"])
+
+
+def read_shard(path: Path) -> Iterator[Document]:
+    """All documents of one shard, in order. Raises CorpusError where it is missing or broken."""
+    try:
+        yield from documents_of(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise CorpusError(f"{path}: cannot be read as a corpus shard: {error}") from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -87,12 +81,14 @@ def documents_of(path: Path, first: int = 0, end: int | None = None) -> Iterator
     """The documents of one Parquet file, or of its rows from ``first`` to before ``end``."""
     start = 0
     with parquet.ParquetFile(path, pre_buffer=False) as file:
+        # The last columns are newer than the first corpora.
+        names = [name for name in COLUMNS if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
             size = file.metadata.row_group(group).num_rows
             low, high = max(first - start, 0), size if end is None else min(end - start, size)
             start += size
             if low < high:
-                rows = list(zip(*_lists(file, group, COLUMNS), strict=True))
+                rows = list(zip(*_lists(file, group, names), strict=True))
                 yield from (Document(*row) for row in rows[low:high])
 
 

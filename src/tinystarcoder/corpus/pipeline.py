@@ -19,7 +19,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import compress
 from operator import attrgetter
 from pathlib import Path
@@ -32,31 +32,26 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..errors import CorpusError
 from ..files import write_atomically
-from . import duplicates, filters, near_dedup, parquet, redaction, sources
+from . import duplicates, filters, near_dedup, parquet, quality, redaction
 from .decoding import SetAside
-from .document import Document
-from .licenses import PERMISSIVE, canonical, decide
+from .document import Document, batches
+from .licenses import PERMISSIVE, Verdict, canonical, decide
+from .open_source import Source, find_sources
+from .opt_out import REASON as OPTED_OUT
+from .opt_out import normal
 from .parquet import COLUMNS, MANIFEST, SCHEMA, new_file, sha256_of, table_of
+from .pypi import default_cache
+from .settings import Settings
+from .sources import SKIPPED_FOLDERS, Opened
+from .stages import Stages
 from .steps import Progress, Step, run_steps
 
 FORMAT = 2
+DEFAULTS = Settings()
 EXAMPLES = 3
 
 _BYTES = pyarrow.field("bytes", pyarrow.int64())
 _PART_SCHEMA = pyarrow.schema([*SCHEMA, _BYTES, *duplicates.FIELDS])
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a build may be told."""
-
-    license: str | None = None
-    """SPDX expression of folders that have no license of their own."""
-    skipped: tuple[str, ...] = ()
-    """Names of folders that are left out of folder sources, besides the usual ones."""
-    near_dedup: bool = True
-    redact: bool = False
-    """Replace personal data and secrets, in the excluded sources too: copies stay copies."""
 
 
 @dataclass
@@ -99,6 +94,8 @@ class Report:
     read_bytes: int = 0
     files: int = 0
     bytes: int = 0
+    licenses: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Files and bytes that stay, by license: a file may have one of its own."""
     redacted: dict[str, int] = field(default_factory=dict)
     """How many of each kind, in the files that passed the filters."""
     dropped: Drops = field(default_factory=Drops)
@@ -113,31 +110,34 @@ class Report:
 
 
 def build_corpus(
-    source_paths: Sequence[Path],
+    said_sources: Sequence[str | Path],
     output: Path,
     *,
-    settings: Settings = Settings(),
-    excluded: Sequence[Path] = (),
+    settings: Settings = DEFAULTS,
+    excluded: Sequence[str | Path] = (),
+    cache: Path | None = None,
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Builds ``output`` and returns its manifest.
 
-    Documents of the ``excluded`` sources, whatever their license, never enter:
-    neither their packages in any version nor near duplicates of their files.
+    What a source may be tells ``open_source.py``; packages by name are downloaded
+    into ``cache``. Documents of the ``excluded`` sources, whatever their license,
+    never enter: neither their packages in any version nor near duplicates of
+    their files.
 
-    Raises CorpusError for a source that is no wheel, sdist or folder, an output
-    that exists, or where nothing is left. A broken archive is set aside.
+    Raises CorpusError for what is no source, an output that exists, or where
+    nothing is left. A broken archive is set aside.
     """
     if output.exists():
         raise CorpusError(f"{output}: exists; remove it or choose another --output")
-    settings = Settings(**asdict(settings) | {"license": _checked(settings.license)})
-    for path in (*source_paths, *excluded):
-        sources.kind_of(path)
+    settings = replace(settings, license=_checked(settings.license))
+    Stages(settings)  # A list that cannot be read is an error now, not in a worker.
+    downloads = partial(progress or (lambda *_: None), "downloading")
     # Excluded sources come first, so that their files win over every copy; then they go.
-    tasks = [_Task(path, settings, raw=True) for path in dict.fromkeys(excluded)]
-    firsts = len(tasks)
-    tasks += [_Task(path, settings) for path in dict.fromkeys(source_paths)]
+    sources = find_sources([*excluded, *said_sources], cache or default_cache(), downloads)
+    firsts = len(dict.fromkeys(map(str, excluded)))
+    tasks = [_Task(source, settings, n < firsts) for n, source in enumerate(sources)]
     build = Build(tuple(tasks), firsts, output, settings)
     try:
         run_steps(STEPS, build, jobs, progress)
@@ -150,20 +150,18 @@ def build_corpus(
 class _Task:
     """One source to be made a part. ``raw`` takes every file that can be read, unjudged."""
 
-    path: Path
+    source: Source
     settings: Settings
     raw: bool = False
 
+    @property
+    def skipped(self) -> frozenset[str]:
+        return SKIPPED_FOLDERS.union(self.settings.skipped)
+
     def key(self) -> str:
         """Changes with everything that the part depends on."""
-        if self.path.is_dir():
-            skipped = sources.SKIPPED_FOLDERS.union(self.settings.skipped)
-            files = [self.path / name for name in sources.names_in(self.path, skipped)]
-        else:
-            files = [self.path]
-        stats = [(str(file), file.lstat().st_size, file.lstat().st_mtime_ns) for file in files]
-        rules = asdict(self.settings) | _thresholds()
-        facts = (FORMAT, __version__, rules, self.raw, stats)
+        rules = self.settings.facts() | _thresholds()
+        facts = (FORMAT, __version__, rules, self.raw, self.source.facts(self.skipped))
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -226,20 +224,19 @@ class Build:
     def reports(self) -> list[Report]:
         """What the parts say of themselves; excluded packages set aside in every version."""
         reports = [Report.of(json.loads(parquet.note_of(part, "report"))) for part in self.parts]
-        names = {_normal(report.package) for report in reports[: self.firsts]}
+        names = {normal(report.package) for report in reports[: self.firsts]}
         for report in reports[self.firsts :]:
-            if report.set_aside is None and _normal(report.package) in names:
+            if report.set_aside is None and normal(report.package) in names:
                 report.set_aside = "excluded package"
         return reports
 
 
 def _read(build: Build, task: int) -> None:
     """Reads, judges and filters one source: a part, with its report."""
-    source = build.tasks[task]
-    report = Report(source=source.path.name)
-    rest = _documents(source, report)
+    report = Report(source=build.tasks[task].source.name)
+    rest = _documents(build.tasks[task], report)
     with new_file(build.parts[task], _PART_SCHEMA) as writer:
-        for batch in parquet.batches(rest):
+        for batch in batches(rest):
             texts = [document.text for document in batch]
             sizes = [len(text.encode()) for text in texts]
             alike = duplicates.columns_of(texts, near=build.settings.near_dedup)
@@ -295,7 +292,7 @@ def _account(
     Yields the number of a shard, and the rows that come to stand in it. A document
     belongs to the shard in which its first byte falls.
     """
-    table = parquet.read_columns(part, ["path", "bytes"])
+    table = parquet.read_columns(part, ["path", "license", "bytes"])
     sizes = table["bytes"].to_numpy()
     for row in np.flatnonzero(codes != duplicates.KEPT):
         reason, path = duplicates.REASONS[codes[row]], table["path"][int(row)].as_py()
@@ -303,6 +300,10 @@ def _account(
     rows = np.flatnonzero(codes == duplicates.KEPT)
     ends = np.cumsum(sizes[rows])
     report.files, report.bytes = len(rows), int(sizes[rows].sum())
+    for license_, size in zip(table["license"].take(rows).to_pylist(), sizes[rows], strict=True):
+        entry = report.licenses.setdefault(license_, {"files": 0, "bytes": 0})
+        entry["files"] += 1
+        entry["bytes"] += int(size)
     numbers = (written + ends - sizes[rows]) // parquet.SHARD_BYTES
     for number in np.unique(numbers):
         inside = rows[numbers == number]
@@ -328,7 +329,7 @@ def _write(build: Build, task: int) -> None:
     """Writes one shard of the corpus."""
     codes = np.memmap(build.work / "codes.u8", dtype=np.uint8, mode="r")
     with new_file(build.shards[task]) as writer:
-        for batch in parquet.batches(_survivors(build, build.plan()["shards"][task], codes)):
+        for batch in batches(_survivors(build, build.plan()["shards"][task], codes)):
             writer.write_table(table_of(batch))
 
 
@@ -360,7 +361,7 @@ def _finish(build: Build, _: int) -> None:
 
 
 def _size(build: Build, task: int) -> int:
-    return build.tasks[task].path.stat().st_size
+    return build.tasks[task].source.size()
 
 
 # The pipeline: each step's name, the files that its tasks make, and what makes them.
@@ -377,49 +378,49 @@ STEPS: Sequence[Step[Build]] = (
 def _documents(task: _Task, report: Report) -> Iterator[Document]:
     """The documents of one source that pass, the others noted in ``report``."""
     try:
-        package = sources.open_package(
-            task.path, sources.SKIPPED_FOLDERS.union(task.settings.skipped)
-        )
+        opened = task.source.open(task.skipped)
     except CorpusError as error:
         if task.raw:  # An exclusion that cannot be honoured must not be passed over.
             raise
-        report.set_aside = str(error).removeprefix(f"{task.path}: ")
+        report.set_aside = str(error).removeprefix(f"{task.source.path}: ")
         return
-    report.package, report.version = package.name, package.version
-    if task.path.is_file():
-        report.sha256 = sha256_of(task.path)
-    folder = task.path.is_dir()
-    verdict = decide(package.claims, fallback=task.settings.license if folder else None)
+    report.package, report.version = opened.name, opened.version
+    if task.source.path.is_file():
+        report.sha256 = sha256_of(task.source.path)
+    lent = task.settings.license if task.source.borrows_license else None
+    verdict = Verdict(lent or "") if opened.claims is None else decide(opened.claims, lent)
     report.license = verdict.license
-    if verdict.reason and not task.raw:
-        report.set_aside = verdict.reason
-        return
-    for path, text in package.files():
+    stages = Stages(task.settings, task.raw)
+    if not task.raw:
+        out = stages.opt_outs.wants_out(opened.name, opened.authors)
+        report.set_aside = OPTED_OUT if out else verdict.reason
+    if report.set_aside is None:
+        yield from _passed(opened, verdict.license, stages, report)
+        report.redacted = dict(stages.redacted)
+
+
+def _passed(opened: Opened, license_: str, stages: Stages, report: Report) -> Iterator[Document]:
+    """What all stages pass on of an opened source."""
+    for file in opened.records():
         report.read_files += 1
-        if isinstance(text, SetAside):
-            report.dropped.add(str(text), path, 0)
+        if isinstance(file.content, SetAside):
+            report.dropped.add(str(file.content), file.path, 0)
             continue
-        size = len(text.encode())
+        size = len(file.content.encode())
         report.read_bytes += size
-        document = Document(text, path, package.name, package.version, verdict.license)
-        reason = None if task.raw else filters.reason_against(document)
-        if reason is None and task.settings.redact:
-            document, counts = _redacted(document)
-            # A product of matrices may look like an address: x@w.me
-            if counts and not task.raw and filters.not_python3(document):
-                reason = "redaction broke it"
-            else:
-                for kind, count in counts.items():
-                    report.redacted[kind] = report.redacted.get(kind, 0) + count
-        if reason:
-            report.dropped.add(reason, path, size)
+        document = Document(
+            text=file.content,
+            path=file.path,
+            package=file.package or opened.name,
+            version=file.version or opened.version,
+            license=file.license or license_,
+            stars=file.stars,
+        )
+        passed = stages(document)
+        if isinstance(passed, SetAside):
+            report.dropped.add(str(passed), file.path, size)
         else:
-            yield document
-
-
-def _redacted(document: Document) -> tuple[Document, dict[str, int]]:
-    text, counts = redaction.redact(document.text)
-    return replace(document, text=text), counts
+            yield passed
 
 
 def _nothing_left(reports: list[Report]) -> str:
@@ -444,10 +445,11 @@ def _manifest(
             reason = report.set_aside.split(":")[0]
             set_aside[reason] = set_aside.get(reason, 0) + 1
             continue
-        entry = licenses.setdefault(report.license, {"packages": 0, "files": 0, "bytes": 0})
-        entry["packages"] += 1
-        entry["files"] += report.files
-        entry["bytes"] += report.bytes
+        for license_, counts in report.licenses.items():
+            entry = licenses.setdefault(license_, {"packages": 0, "files": 0, "bytes": 0})
+            entry["packages"] += 1
+            entry["files"] += counts["files"]
+            entry["bytes"] += counts["bytes"]
         for reason, count in report.dropped.files.items():
             dropped[reason] = dropped.get(reason, 0) + count
         for reason, size in report.dropped.bytes.items():
@@ -470,7 +472,7 @@ def _manifest(
         "dropped_bytes": dict(sorted(dropped_bytes.items(), key=lambda item: -item[1])),
         "redacted": redacted,
         "packages_set_aside": dict(sorted(set_aside.items(), key=lambda item: -item[1])),
-        "settings": asdict(settings) | _thresholds(),
+        "settings": settings.facts() | _thresholds(),
         "excluded": [f"{report.package} {report.version}" for report in excluded],
         "shards": shards,
         "packages": [report.as_dict() for report in reports],
@@ -489,14 +491,10 @@ def _thresholds() -> dict[str, Any]:
             "rows": near_dedup.ROWS,
             "jaccard": near_dedup.THRESHOLD,
         },
+        "quality": quality.WEIGHTS,
         "permissive_licenses": sorted(PERMISSIVE),
     }
 
 
 def _checked(license_: str | None) -> str | None:
     return None if license_ is None else canonical(license_)
-
-
-def _normal(package: str) -> str:
-    """A project's name as package indexes compare it."""
-    return package.lower().replace("_", "-").replace(".", "-")

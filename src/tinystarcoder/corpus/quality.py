@@ -11,6 +11,8 @@ for a training run to say; nothing uses it by default.
 import re
 import zlib
 
+from .filters import DATA_LINE
+
 # Signal: weight. They add up to 1.
 WEIGHTS = {
     "explained": 0.25,  # Comments and docstrings: a twentieth of the text at least, not most.
@@ -26,13 +28,7 @@ _EXPLANATION = re.compile(r"\"\"\".*?\"\"\"|'''.*?'''|#[^\n]*", re.DOTALL)
 _DEFINITION = re.compile(r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]", re.MULTILINE)
 _FUNCTION = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]", re.MULTILINE)
 _ANNOTATED = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t][^\n]*(?:->|\w: \w)", re.MULTILINE)
-_LITERAL = (
-    r"(?:[bruf]{0,2}\"[^\"\n]*\"|[bruf]{0,2}'[^'\n]*'|[-+]?\d[\w.+-]*|None|True|False"
-    r"|[\[\](){}])"
-)
-_DATA_LINE = re.compile(
-    rf"^[ \t]*(?:{_LITERAL}[ \t]*[,:]?[ \t]*)+$|^[ \t]*(?:import|from)[ \t][^\n]*$", re.MULTILINE
-)
+_IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]", re.MULTILINE)
 
 
 def quality(text: str) -> float:
@@ -49,11 +45,12 @@ def signals(text: str) -> dict[str, float]:
         return dict.fromkeys(WEIGHTS, 0.0)
     explained = sum(map(len, _EXPLANATION.findall(text))) / len(text)
     functions = len(_FUNCTION.findall(text))
+    plain = len(DATA_LINE.findall(text)) + len(_IMPORT.findall(text))
     compressed = len(zlib.compress(text.encode(), 1)) / len(text.encode())
     return {
         "explained": _ramp(explained, 0, 0.05) * _ramp(explained, 1, 0.7),
         "structured": _ramp(30 * len(_DEFINITION.findall(text)) / len(lines), 0, 1),
-        "logic": _ramp(len(_DATA_LINE.findall(text)) / len(lines), 0.9, 0.3),
+        "logic": _ramp(plain / len(lines), 0.9, 0.3),
         "varied": _ramp(compressed, 0.1, 0.25),
         "narrow": _ramp(sum(len(line) > 100 for line in lines) / len(lines), 0.25, 0),
         "typed": len(_ANNOTATED.findall(text)) / functions if functions else 0.0,
