@@ -1,23 +1,46 @@
-"""``tinystarcoder evaluate``: measure a model on files that it has not seen."""
+"""``tinystarcoder evaluate``: measure a model, by published benchmarks and on unseen files.
+
+``evaluate MODEL`` runs a suite of tasks into a folder (the command ``all``, which
+need not be said); the other commands print one measure.
+"""
 
 import json
+import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, track
 from rich.table import Table
+from typer.core import TyperGroup
 
+from ..errors import RequestError
+from ..evaluation import report
 from ..evaluation.bits_per_byte import MIDDLES, STRETCH, STRIDE, WINDOW, Score, Scorer
+from ..evaluation.execution import Limits
 from ..evaluation.held_out import Source, read_sources
+from ..evaluation.journal import Record
 from ..evaluation.parse_rate import MAX_CHARACTERS, Result, cut_prompts, greedy, parse_rate
+from ..evaluation.problems import BENCHMARKS
+from ..evaluation.sandbox import Sandbox
+from ..evaluation.scoring import Run, runner
+from ..evaluation.suite import ON_FILES, TASKS, Settings, Subject, Suite
 from ..pretrained import load
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+class SuiteGroup(TyperGroup):
+    """Takes a first word that is no command for a model's name, and ``all`` for said."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        known = args[0] in self.commands or args[0].startswith("-")
+        return super().resolve_command(ctx, args if known else ["all", *args])
+
+
+app = typer.Typer(cls=SuiteGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="nano, a folder, or a hub repository.")
@@ -34,7 +57,86 @@ Scores = Sequence[Score]
 
 @app.callback()
 def evaluate() -> None:
-    """Measure a model on files it has not seen."""
+    """Measure a model. evaluate MODEL is short for evaluate all MODEL."""
+
+
+@app.command("all")
+def all_(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="nano, a folder or a hub id; transformers:NAME; llama.cpp:URL or openai:URL#NAME.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Where samples, scores and reports go.")],
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="SOURCE", help="Held-out wheels, sdists, folders or .py files."),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:FILE]",
+            help=f"Of {', '.join(TASKS)}, with the benchmark's file. Repeatable; "
+            "without it, those on files.",
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Samples a problem.")] = 1,
+    temperature: Annotated[float, typer.Option(help="0: greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw among those of this probability.")] = 1.0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="So many problems a benchmark, evenly spread.")
+    ] = None,
+    lines: Annotated[int, typer.Option(min=1, help="Lines that line-match masks.")] = 500,
+    seed: Annotated[int, typer.Option(help="Draws samples, and where files are cut.")] = 0,
+    score: Annotated[
+        bool, typer.Option("--score/--no-score", help="Score the samples, or write them alone.")
+    ] = True,
+    cpu_seconds: Annotated[int, typer.Option(min=1, help="CPU time of a program.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="Programs at a time.")] = os.cpu_count() or 1,
+    unsafe_no_sandbox: Annotated[
+        bool, typer.Option("--unsafe-no-sandbox", help="Run model-written code without one.")
+    ] = False,
+) -> None:
+    """Run tasks; write report.json, report.md, report.html and plots.
+
+    What is in the output already is not done again, so a run that was killed goes
+    on, and samples written with --no-score are scored by a second call. Programs run
+    in bubblewrap.
+    """
+    names = [_named_task(text) for text in task or (ON_FILES if sources else ("human-eval",))]
+    settings = Settings(samples, temperature, top_p, seed, limit, lines)
+    settings.options()  # Complains before anything is read.
+    found = list(read_sources(sources or []))
+    suite = Suite(Subject(model), output, settings, found, _watch)
+    run: Run | None = None
+    if score and any(name in BENCHMARKS for name, _ in names):
+        run = runner(Sandbox(unsafe=unsafe_no_sandbox), Limits(cpu_seconds, 5.0 * cpu_seconds))
+    for name, path in names:
+        if name in ("bits-per-byte", "middles"):
+            suite.bits_per_byte(name)
+        elif name == "parse-rate":
+            suite.parse_rate()
+        else:
+            chosen = suite.task(name, path)
+            written = suite.generate(chosen)
+            if score:
+                suite.score(chosen, written, run, workers)
+    if score:
+        typer.echo(report.markdown(report.write(output)))
+
+
+def _named_task(text: str) -> tuple[str, Path | None]:
+    name, _, path = text.partition(":")
+    if name not in TASKS:
+        raise RequestError(f"--task {name}: must be one of {', '.join(TASKS)}")
+    return name, Path(path) if path else None
+
+
+def _watch(description: str, total: int, records: Iterable[Record]) -> Iterable[Record]:
+    console = Console(stderr=True)
+    return track(records, total=total, description=description, console=console, transient=True)
 
 
 @app.command()
@@ -62,9 +164,13 @@ def bits_per_byte(
     def score(source: Source) -> Scores:
         unreadable.extend(f"{source.name}: {name}" for name in source.unreadable)
         if fim:
-            rng = random.Random(f"{seed} {source.name}")
-            return _score_files(source, lambda text: scorer.middles(text, rng))
-        return _score_files(source, lambda text: (scorer.text(text),))
+            return _score_files(
+                source,
+                lambda path, text: scorer.middles(
+                    text, random.Random(f"{seed} {source.name}: {path}")
+                ),
+            )
+        return _score_files(source, lambda path, text: (scorer.text(text),))
 
     rows = [(source.name, score(source)) for source in read_sources(sources)]
     rows.append(("total", _sum(scores for _, scores in rows)))
@@ -80,8 +186,8 @@ def bits_per_byte(
             }
             for name, scores in rows
         }
-        report = {"model": model, "protocol": protocol, "scores": figures, "unreadable": unreadable}
-        typer.echo(json.dumps(report, indent=2))
+        shown = {"model": model, "protocol": protocol, "scores": figures, "unreadable": unreadable}
+        typer.echo(json.dumps(shown, indent=2))
     else:
         _print_scores(columns, rows)
         for name in unreadable:
@@ -121,8 +227,8 @@ def parse_rate_(
             "seed": seed,
         }
         passed = sum(result.verdict.passed for result in results)
-        report = {"model": model, "protocol": protocol, "count": count, "passed": passed}
-        typer.echo(json.dumps(report | {"results": list(map(asdict, results))}, indent=2))
+        shown = {"model": model, "protocol": protocol, "count": count, "passed": passed}
+        typer.echo(json.dumps(shown | {"results": list(map(asdict, results))}, indent=2))
     else:
         _print_results(results)
 
@@ -142,17 +248,17 @@ def _print_results(results: Sequence[Result]) -> None:
             typer.echo(f"  {where}: {result.verdict.reason}")
 
 
-def _score_files(source: Source, score: Callable[[str], Scores]) -> Scores:
+def _score_files(source: Source, score: Callable[[str, str], Scores]) -> Scores:
     """The scores of a source's files, added up, under a progress bar."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(source.name, total=sum(len(text) for _, text in source.files))
 
-        def watched(text: str) -> Scores:
-            scores = score(text)
+        def watched(path: str, text: str) -> Scores:
+            scores = score(path, text)
             progress.advance(task, len(text))
             return scores
 
-        return _sum(watched(text) for _, text in source.files)
+        return _sum(watched(path, text) for path, text in source.files)
 
 
 def _sum(rows: Iterable[Scores]) -> Scores:

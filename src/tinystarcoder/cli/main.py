@@ -31,7 +31,8 @@ COMMANDS = {
     "corpus": "Build training data from Python packages.",
     "tokenizer": "Train a tokenizer.",
     "train": "Train a model by a recipe, or go on with the run in --output.",
-    "evaluate": "Measure a model on files it has not seen.",
+    "evaluate": "Measure a model. evaluate MODEL is short for evaluate all MODEL.",
+    "compare": "Compare two evaluated models.",
 }
 
 # What the base install lacks, and the extra that brings it.

@@ -27,13 +27,14 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from .. import fim
-from ..engine.decoder import Decoder, Logits
+from ..engine.decoder import Logits
 from ..errors import RequestError
-from ..tokenizer import Tokenizer
+from ..model.config import ModelConfig
 
 WINDOW = 1024
 STRIDE = 512
@@ -71,13 +72,38 @@ class Score:
         return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
 
 
+class ScoringDecoder(Protocol):
+    """As much of a decoder as scoring needs."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    def allocate(self) -> int: ...
+
+    def extend(self, slot: int, ids: Sequence[int], *, all_logits: bool = False) -> Logits: ...
+
+    def truncate(self, slot: int, length: int) -> None: ...
+
+
+class Encoder(Protocol):
+    """As much of a tokenizer as scoring needs."""
+
+    @property
+    def eos_id(self) -> int: ...
+
+    @property
+    def fim(self) -> fim.FimTokens | None: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+
 class Scorer:
     """Scores texts with one decoder and one of its slots."""
 
     def __init__(
         self,
-        decoder: Decoder,
-        tokenizer: Tokenizer,
+        decoder: ScoringDecoder,
+        tokenizer: Encoder,
         *,
         window: int = WINDOW,
         stride: int = STRIDE,

@@ -6,13 +6,21 @@ memory at a time, in the order of their paths, so that a wheel and its unpacked
 folder give the same measurement.
 """
 
-from collections.abc import Iterator
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from ..corpus.decoding import SetAside, decode
 from ..corpus.sources import open_package
 from ..errors import CorpusError
+
+T = TypeVar("T")
+# Takes a source's name, a path, its text and randomness; yields what can be cut, shuffled.
+Cut = Callable[[str, str, str, random.Random], Iterator[T]]
 
 
 @dataclass(frozen=True)
@@ -53,3 +61,34 @@ def _read_package(path: Path) -> Source:
         else:
             files.append((name, text))
     return Source(f"{package.name} {package.version}".strip(), tuple(files), tuple(unreadable))
+
+
+def deal(sources: Sequence[Source], count: int, seed: int, cut: Cut[T]) -> list[T]:
+    """``count`` things cut from files, as evenly over the sources and their files as they come.
+
+    The same for the same seed. Raises CorpusError where a source has not enough.
+    """
+    dealt: list[T] = []
+    for index, source in enumerate(sources):
+        share = count // len(sources) + (index < count % len(sources))
+        chosen = list(islice(_dealt(source, seed, cut), share))
+        if len(chosen) < share:
+            raise CorpusError(
+                f"{source.name}: only {len(chosen)} prompts can be cut, {share} are needed; "
+                "give more files or ask for fewer"
+            )
+        dealt += chosen
+    return dealt
+
+
+def _dealt(source: Source, seed: int, cut: Cut[T]) -> Iterator[T]:
+    """One thing of each file in shuffled order, then a second of each, …"""
+    rng = random.Random(f"{seed} {source.name}")
+    files = rng.sample(source.files, len(source.files))
+    waiting = deque(cut(source.name, path, text, rng) for path, text in files)
+    while waiting:
+        cuts = waiting.popleft()
+        thing = next(cuts, None)
+        if thing is not None:
+            yield thing
+            waiting.append(cuts)

@@ -29,17 +29,14 @@ import ast
 import codeop
 import random
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 
-from ..errors import CorpusError
-from ..generation.generate import fit_prompt, sample_texts
-from ..generation.healing import take_back
 from ..generation.sampling import SamplingOptions
 from ..pretrained import Model
-from .held_out import Source
+from .generators import continuations
+from .held_out import Source, deal
 
 MAX_CHARACTERS = 3000
 
@@ -89,11 +86,7 @@ def greedy(model: Model, max_tokens: int) -> Complete:
     options = SamplingOptions(max_tokens=max_tokens)
 
     def complete(text: str) -> tuple[str, bool]:
-        ids = fit_prompt(model.tokenizer.encode(text), model.config, max_tokens)
-        ids, beginning = take_back(model.tokenizer, ids)
-        (completion,) = sample_texts(
-            model.decoder, model.tokenizer, ids, options, 1, beginning=beginning
-        )
+        (completion,) = continuations(model, text, options, 1)
         return completion.text, completion.finish_reason == "stop"
 
     return complete
@@ -170,30 +163,7 @@ def cut_prompts(sources: Sequence[Source], count: int, seed: int = 0) -> list[Pr
 
     Raises CorpusError where a source has not enough places to cut.
     """
-    prompts: list[Prompt] = []
-    for index, source in enumerate(sources):
-        share = count // len(sources) + (index < count % len(sources))
-        chosen = list(islice(_dealt(source, seed), share))
-        if len(chosen) < share:
-            raise CorpusError(
-                f"{source.name}: only {len(chosen)} prompts can be cut, {share} are needed; "
-                "give more files or ask for fewer"
-            )
-        prompts += chosen
-    return prompts
-
-
-def _dealt(source: Source, seed: int) -> Iterator[Prompt]:
-    """Prompts of one source: one of each file in shuffled order, then a second of each, …"""
-    rng = random.Random(f"{seed} {source.name}")
-    files = rng.sample(source.files, len(source.files))
-    waiting = deque(_cut_file(source.name, path, text, rng) for path, text in files)
-    while waiting:
-        cuts = waiting.popleft()
-        prompt = next(cuts, None)
-        if prompt is not None:
-            yield prompt
-            waiting.append(cuts)
+    return deal(sources, count, seed, _cut_file)
 
 
 def _cut_file(source: str, path: str, text: str, rng: random.Random) -> Iterator[Prompt]:

@@ -1,0 +1,59 @@
+"""JSON lines that a killed run goes on from: the first line says what the others are of.
+
+Each item is one line, written whole and at once; half a line at the end, from a
+kill, is dropped. A file of other settings is an error, never overwritten.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import EvaluationError
+from ..files import write_atomically
+
+Record = dict[str, Any]
+
+
+class Journal:
+    """The records so far, by their ``id``, and a way to add to them."""
+
+    def __init__(self, path: Path, header: Record) -> None:
+        """Raises EvaluationError where ``path`` holds something of another header."""
+        self.path, self.header = path, header
+        self.records: dict[str, Record] = {}
+        if path.exists():
+            self._resume()
+        else:
+            write_atomically(path, _line(header))
+
+    def _resume(self) -> None:
+        found, self.records, whole = read(self.path)
+        for name in sorted({*found, *self.header}):
+            if found.get(name) != self.header.get(name):
+                raise EvaluationError(
+                    f"{self.path}: is of {name} {found.get(name)!r}, not "
+                    f"{self.header.get(name)!r}; give another --output"
+                )
+        with self.path.open("r+b") as file:
+            file.truncate(whole)
+
+    def append(self, record: Record) -> None:
+        """Adds one item. Not for two processes at a time."""
+        self.records[record["id"]] = record
+        with self.path.open("ab") as file:
+            file.write(_line(record))
+
+
+def read(path: Path) -> tuple[Record, dict[str, Record], int]:
+    """Header, records by id, and the bytes that whole lines take."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    try:
+        header, *records = map(json.loads, data[:whole].splitlines())
+        return header, {record["id"]: record for record in records}, whole
+    except (ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(f"{path}: is no file of samples or scores: {error}") from error
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(record).encode() + b"\n"

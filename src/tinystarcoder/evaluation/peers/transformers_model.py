@@ -1,0 +1,132 @@
+"""Any causal model of Hugging Face's, run by transformers: the peer that users would compare with.
+
+For bits-per-byte it is a decoder like ours, its KV cache cropped where a slot is
+truncated. It gives up speed: one sequence at a time, in the checkpoint's dtype.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+from ...engine.decoder import Logits, check_length
+from ...errors import EvaluationError, RequestError
+from ...fim import FimTokens
+from ...generation.sampling import SamplingOptions
+from ...model.config import ModelConfig
+
+# Prefix, middle, suffix and pad of the families that infill.
+_SENTINELS = (
+    ("<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>"),
+    ("<fim-prefix>", "<fim-middle>", "<fim-suffix>", "<fim-pad>"),
+    ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
+)
+
+
+class TransformersModel:
+    """A folder or hub id. Raises EvaluationError where transformers cannot load it."""
+
+    def __init__(self, name: str) -> None:
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
+            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
+        # Whatever its many loaders raise.
+        except Exception as error:
+            raise EvaluationError(f"{name}: transformers cannot load it: {error}") from error
+        self._model = model.eval()
+        self.tokenizer = PeerTokenizer(self._tokenizer)
+        self.decoder = TransformersDecoder(self._model)
+
+    @torch.inference_mode()
+    def generate(
+        self, prefix: str, suffix: str | None, options: SamplingOptions, number: int
+    ) -> list[str]:
+        ids = self._prompt(prefix, suffix)[-(self.decoder.positions - options.max_tokens) :]
+        settings: dict[str, Any] = {"do_sample": False}
+        if options.temperature:
+            torch.manual_seed(options.seed or 0)
+            settings = {
+                "do_sample": True,
+                "temperature": options.temperature,
+                "top_p": options.top_p,
+                "num_return_sequences": number,
+            }
+        if options.stop:
+            settings |= {"stop_strings": list(options.stop), "tokenizer": self._tokenizer}
+        prompt = torch.tensor([ids])
+        written = self._model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=options.max_tokens,
+            pad_token_id=self.tokenizer.eos_id,
+            **settings,
+        )[:, len(ids) :]
+        texts: list[str] = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+        return texts if options.temperature else texts * number
+
+    def _prompt(self, prefix: str, suffix: str | None) -> list[int]:
+        if suffix is None:
+            return self.tokenizer.encode(prefix) or [self.tokenizer.eos_id]
+        tokens = self.tokenizer.fim
+        if tokens is None:
+            raise RequestError("this model cannot infill: its vocabulary has no FIM tokens")
+        before, after = self.tokenizer.encode(prefix), self.tokenizer.encode(suffix)
+        return [tokens.prefix, *before, tokens.suffix, *after, tokens.middle]
+
+
+class PeerTokenizer:
+    """As much of :class:`~tinystarcoder.tokenizer.Tokenizer` as scoring needs."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.eos_id: int = backend.eos_token_id
+        vocabulary = backend.get_vocab()
+        found = [[vocabulary.get(token) for token in spelling] for spelling in _SENTINELS]
+        whole = [ids for ids in found if None not in ids]
+        self.fim = FimTokens(**_named(whole[0])) if whole else None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; special tokens in it are not parsed."""
+        ids: list[int] = self._backend.encode(
+            text, add_special_tokens=False, split_special_tokens=True
+        )
+        return ids
+
+
+def _named(ids: Sequence[int]) -> dict[str, int]:
+    return dict(zip(("prefix", "middle", "suffix", "pad"), ids, strict=True))
+
+
+class TransformersDecoder:
+    """The part of the decoder protocol that scoring uses, over a model's own cache."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        config = model.config
+        self.positions: int = getattr(config, "max_position_embeddings", None) or config.n_positions
+        self.config = ModelConfig(vocab_size=config.vocab_size, n_positions=self.positions)
+        self._caches: dict[int, Any] = {}
+
+    def allocate(self) -> int:
+        slot = len(self._caches)
+        self._caches[slot] = DynamicCache(config=self._model.config)
+        return slot
+
+    def length(self, slot: int) -> int:
+        return int(self._caches[slot].get_seq_length())
+
+    def truncate(self, slot: int, length: int) -> None:
+        check_length(self.length(slot), length)
+        if length:
+            self._caches[slot].crop(length)
+        else:
+            self._caches[slot] = DynamicCache(config=self._model.config)
+
+    @torch.inference_mode()
+    def extend(self, slot: int, ids: Sequence[int], *, all_logits: bool = False) -> Logits:
+        done = self._model(
+            torch.tensor([list(ids)]), past_key_values=self._caches[slot], use_cache=True
+        )
+        logits: Logits = done.logits[0].float().numpy()
+        return logits if all_logits else logits[-1]

@@ -1,0 +1,208 @@
+"""Several tasks of one model into one folder, from which reports and comparisons are made.
+
+Each task is a journal of scores in ``scores/``, those that write one of samples in
+``samples/`` too: whatever was done before a kill is not done again, and a model
+that has nothing left to do is not loaded. It gives up running two into one folder.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import EvaluationError, MissingExtraError
+from ..generation.sampling import SamplingOptions
+from ..pretrained import load
+from .bits_per_byte import MIDDLES, Encoder, Score, Scorer, ScoringDecoder
+from .generators import FamilyModel, Generator
+from .held_out import Source
+from .journal import Journal, Record
+from .parse_rate import Complete, cut_prompts, greedy, judge
+from .problems import BENCHMARKS, Task, line_task, read_task
+from .scoring import Run, generate, score
+
+# Those that need held-out files.
+ON_FILES = ("bits-per-byte", "middles", "parse-rate", "line-match")
+TASKS = (*ON_FILES, *BENCHMARKS)
+
+# Takes a description, how many, and what comes; passes it on and shows how far it is.
+Watch = Callable[[str, int, Iterable[Record]], Iterable[Record]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``samples`` a problem; ``limit``: at most so many problems a task, evenly spread."""
+
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    limit: int | None = None
+    lines: int = 500
+    prompts: int = 50
+
+    def options(self) -> SamplingOptions:
+        """For the sampler. RequestError for values out of range, or samples all the same."""
+        if self.samples > 1 and not self.temperature:
+            raise EvaluationError(
+                "several samples at temperature 0 are all the same: give --temperature"
+            )
+        return SamplingOptions(temperature=self.temperature, top_p=self.top_p, seed=self.seed)
+
+
+class Subject:
+    """The model by its name, loaded when first asked for.
+
+    ``nano``, a folder or a hub id; ``transformers:NAME``; ``llama.cpp:URL`` or
+    ``openai:URL``, with ``#MODEL`` where the server wants a name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._kind, _, self._where = name.partition(":")
+
+    @cached_property
+    def _loaded(self) -> tuple[Generator, ScoringDecoder | None, Encoder | None, Complete | None]:
+        if self._kind == "transformers":
+            # Not before it is asked for: it brings torch.
+            try:
+                from .peers.transformers_model import TransformersModel
+            except ModuleNotFoundError as error:
+                raise MissingExtraError(self.name, "evaluate") from error
+            peer = TransformersModel(self._where)
+            return peer, peer.decoder, peer.tokenizer, None
+        if self._kind in ("llama.cpp", "openai"):
+            from .peers.server import ServerModel
+
+            url, _, model = self._where.partition("#")
+            return ServerModel(url, self._kind, model), None, None, None  # type: ignore[arg-type]
+        own = load(self.name)
+        return FamilyModel(own), own.decoder, own.tokenizer, greedy(own, 64)
+
+    @property
+    def generator(self) -> Generator:
+        """What writes."""
+        return self._loaded[0]
+
+    @property
+    def complete(self) -> Complete:
+        """Greedy completions of 64 tokens for the parse rate; a peer's are taken as cut off."""
+        options = SamplingOptions(max_tokens=64)
+        return self._loaded[3] or (
+            lambda text: (self.generator.generate(text, None, options, 1)[0], False)
+        )
+
+    def scorer(self) -> Scorer:
+        """EvaluationError for a server, which tells no probabilities."""
+        _, decoder, tokenizer, _ = self._loaded
+        if decoder is None or tokenizer is None:
+            raise EvaluationError(f"{self.name}: bits-per-byte needs the weights, not a server")
+        return Scorer(decoder, tokenizer)
+
+
+class Suite:
+    """Runs tasks of one subject into ``output``."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        output: Path,
+        settings: Settings,
+        sources: Sequence[Source],
+        watch: Watch,
+    ) -> None:
+        self._subject, self._output, self._settings = subject, output, settings
+        self._sources, self._watch = sources, watch
+
+    def task(self, name: str, path: Path | None = None) -> Task:
+        """A task whose samples are programs or lines, cut to the limit."""
+        settings = self._settings
+        if name == "line-match":
+            return line_task(self._need_sources(name), settings.lines, settings.seed)
+        task = read_task(name, path)
+        return task if settings.limit is None else task.subset(settings.limit)
+
+    def generate(self, task: Task) -> Journal:
+        """The samples; those that are there already are kept."""
+        settings = self._settings
+        protocol = {"samples": settings.samples, "temperature": settings.temperature}
+        protocol |= {"top_p": settings.top_p, "seed": settings.seed, "max_tokens": task.max_tokens}
+        header = self._header(task.name, protocol) | {"problems": task.checksum()}
+        journal = Journal(self._output / "samples" / f"{task.name}.jsonl", header)
+        if len(journal.records) < len(task.problems):
+            records = generate(
+                task, self._subject.generator, settings.options(), settings.samples, journal
+            )
+            self._exhaust(f"{task.name}: writing", len(task.problems), records)
+        return journal
+
+    def score(self, task: Task, samples: Journal, run: Run | None, workers: int) -> None:
+        """Scores what :meth:`generate` wrote; ``run`` runs programs."""
+        path = self._output / "scores" / f"{task.name}.jsonl"
+        scores = Journal(path, samples.header)
+        records = score(task, samples, scores, run, workers)
+        self._exhaust(f"{task.name}: scoring", len(task.problems), records)
+
+    def bits_per_byte(self, name: str) -> None:
+        """``bits-per-byte`` left to right, or of ``middles``; an item is a file."""
+        files = [(s.name, path, text) for s in self._need_sources(name) for path, text in s.files]
+        journal = self._scores(name, {"seed": self._settings.seed})
+
+        def records() -> Iterator[Record]:
+            scorer: Scorer | None = None
+            for source, path, text in files:
+                item = f"{source}: {path}"
+                if item not in journal.records:
+                    scorer = scorer or self._subject.scorer()
+                    columns = ("bits-per-byte",) if name == "bits-per-byte" else MIDDLES
+                    scored = (
+                        (scorer.text(text),)
+                        if name == "bits-per-byte"
+                        else scorer.middles(text, random.Random(f"{self._settings.seed} {item}"))
+                    )
+                    metrics = dict(zip(columns, map(_bits, scored), strict=True))
+                    journal.append({"id": item, "group": source, "metrics": metrics})
+                yield journal.records[item]
+
+        self._exhaust(name, len(files), records())
+
+    def parse_rate(self) -> None:
+        """An item is a prompt."""
+        settings, sources = self._settings, self._need_sources("parse-rate")
+        prompts = cut_prompts(sources, settings.prompts, settings.seed)
+        journal = self._scores("parse-rate", {"seed": settings.seed, "prompts": settings.prompts})
+
+        def records() -> Iterator[Record]:
+            for prompt in prompts:
+                item = f"{prompt.source}: {prompt.path}:{prompt.line}"
+                if item not in journal.records:
+                    text, ended = self._subject.complete(prompt.text)
+                    verdict = judge(prompt.text, text, ended=ended)
+                    metrics = {"whole Python": (float(verdict.passed), 1)}
+                    record = {"id": item, "metrics": metrics, "failed": [verdict.reason]}
+                    journal.append(record | {"text": text})
+                yield journal.records[item]
+
+        self._exhaust("parse-rate", len(prompts), records())
+
+    def _scores(self, name: str, protocol: Record) -> Journal:
+        header = self._header(name, protocol) | {"sources": [s.name for s in self._sources]}
+        return Journal(self._output / "scores" / f"{name}.jsonl", header)
+
+    def _header(self, name: str, protocol: Record) -> Record:
+        return {"task": name, "model": self._subject.name, "protocol": protocol}
+
+    def _need_sources(self, name: str) -> Sequence[Source]:
+        if not self._sources:
+            raise EvaluationError(f"{name}: needs files: name wheels, sdists, folders or .py files")
+        return self._sources
+
+    def _exhaust(self, description: str, total: int, records: Iterable[Record]) -> None:
+        for _ in self._watch(description, total, records):
+            pass
+
+
+def _bits(scored: Score) -> tuple[float, int]:
+    # Of nothing, nothing.
+    return (scored.bits_per_byte * scored.bytes if scored.bytes else 0.0, scored.bytes)
