@@ -46,6 +46,9 @@ RESERVED = {
     "transformers": ("evaluation/peers/",),
     "pyarrow": ("corpus/",),
     "detect_secrets": ("corpus/redaction.py",),
+    "tree_sitter": ("corpus/syntax.py",),
+    "ahocorasick_rs": ("corpus/decontamination.py",),
+    "datasets": ("corpus/tables.py",),
     "typer": ("cli/",),
     "starlette": ("serving/",),
     "uvicorn": ("cli/serve.py",),
@@ -56,13 +59,21 @@ RESERVED = {
 
 # What the base install does not bring, and the files that need it when imported.
 # All others are the runtime: they are imported without, those of RUNTIME_TOO included.
-EXTRAS = ("torch", "transformers", "safetensors", "pyarrow", "detect_secrets")
+EXTRAS = (
+    *("torch", "transformers", "safetensors", "pyarrow", "detect_secrets"),
+    *("tree_sitter", "tree_sitter_python", "ahocorasick_rs"),
+)
 WORKSHOP = (
+    "corpus/decontamination.py",
     "corpus/duplicates.py",
     "corpus/lookup.py",
+    "corpus/open_source.py",
     "corpus/parquet.py",
     "corpus/pipeline.py",
     "corpus/redaction.py",
+    "corpus/stages.py",
+    "corpus/syntax.py",
+    "corpus/tables.py",
     "model/gpt_bigcode.py",
     "training/",
     "evaluation/peers/",

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ..corpus.parquet import read_documents, read_manifest
-from ..corpus.pipeline import Settings, build_corpus
+from ..corpus.pipeline import build_corpus
+from ..corpus.settings import Settings
 from ..corpus.token_shards import build_token_shards
 from ..tokenizer import Tokenizer
 from . import governance
@@ -24,8 +25,13 @@ def corpus() -> None:
 @app.command()
 def build(
     sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="SOURCE...", help="Wheels, sdists (.tar.gz, .zip) and folders."),
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Names of packages, wheels, sdists (.tar.gz, .zip), folders, git repositories "
+            "(folders, or git+file://PATH@REVISION), tables (.parquet, .jsonl[.gz]), data sets "
+            "(hf:OWNER/NAME), notebooks.",
+        ),
     ],
     output: Annotated[Path, typer.Option(help="The folder to make; it must not exist.")],
     license_: Annotated[
@@ -33,11 +39,11 @@ def build(
         typer.Option(
             "--license",
             metavar="SPDX",
-            help="License of the folders that do not say their own; else they are set aside.",
+            help="License of what does not say its own, packages aside; else it is set aside.",
         ),
     ] = None,
     exclude: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             metavar="SOURCE",
             help="A package that must not enter, nor near duplicates of its files. Repeatable.",
@@ -54,6 +60,33 @@ def build(
             help="Replace e-mail and public IP addresses, keys, passwords, authors' names."
         ),
     ] = False,
+    strip_license_headers: Annotated[
+        bool, typer.Option(help="Take off comments at the top that repeat the license.")
+    ] = False,
+    opt_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A TOML list of packages, repositories, paths and authors to leave out.",
+        ),
+    ] = None,
+    decontaminate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A benchmark (.jsonl[.gz], .parquet); files that hold a problem or a solution "
+            "of it are dropped. Repeatable.",
+        ),
+    ] = None,
+    min_quality: Annotated[
+        float, typer.Option(min=0, max=1, help="Drop files that score less.")
+    ] = 0.0,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Where wheels by name are kept; by default the user's cache."
+        ),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Worker processes; by default one a core.")
     ] = None,
@@ -63,7 +96,14 @@ def build(
     Started again after an interruption, it goes on where it stopped.
     """
     settings = Settings(
-        license=license_, skipped=tuple(skip or ()), near_dedup=near_dedup, redact=redact
+        license=license_,
+        skipped=tuple(skip or ()),
+        near_dedup=near_dedup,
+        redact=redact,
+        strip_license_headers=strip_license_headers,
+        min_quality=min_quality,
+        opt_out=None if opt_out is None else str(opt_out),
+        decontaminate=tuple(map(str, decontaminate or ())),
     )
     with progress_bar() as bar:
         task = bar.add_task("")
@@ -72,6 +112,7 @@ def build(
             output,
             settings=settings,
             excluded=exclude or (),
+            cache=cache,
             jobs=jobs or os.cpu_count() or 1,
             progress=lambda stage, done, total: bar.update(
                 task, description=stage, completed=done, total=total
