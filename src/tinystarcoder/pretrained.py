@@ -14,7 +14,9 @@ from typing import TypedDict, Unpack, get_args
 
 from . import fim
 from .engine.decoder import Decoder
+from .engine.native_decoder import HOW_TO_BUILD, NativeDecoder, is_built
 from .engine.numpy_decoder import NumpyDecoder
+from .engine.packed_weights import Precision
 from .errors import ModelNotFoundError, RequestError, TokenizerError
 from .generation.generate import (
     Completion,
@@ -163,11 +165,20 @@ def fit_around(before: list[int], after: list[int], room: int) -> tuple[list[int
     return before[len(before) - kept_before :], after[:kept_after]
 
 
-def load(name: str | Path | None = None) -> Model:
+def load(
+    name: str | Path | None = None,
+    *,
+    precision: Precision | None = None,
+    threads: int | None = None,
+) -> Model:
     """Loads the bundled model (by default), a folder's or the hub's.
 
+    ``precision`` is that of the weights in memory, by default int8; ``threads``
+    by default the physical cores. Where the native engine is not built, numpy
+    computes in float32, with a warning.
+
     Raises ModelNotFoundError, CheckpointError or TokenizerError, which name
-    the file, and the tensor if it is one.
+    the file, and the tensor if it is one; RequestError for an option out of range.
     """
     folder = locate(name)
     checkpoint, tokenizer = Checkpoint.open(folder), Tokenizer.from_folder(folder)
@@ -176,7 +187,19 @@ def load(name: str | Path | None = None) -> Model:
             f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model's vocab_size "
             f"(config.json) is {checkpoint.config.vocab_size}: they are not of one model"
         )
-    return Model(NumpyDecoder(checkpoint), tokenizer)
+    return Model(new_decoder(checkpoint, precision, threads), tokenizer)
+
+
+def new_decoder(
+    checkpoint: Checkpoint, precision: Precision | None = None, threads: int | None = None
+) -> Decoder:
+    """The fastest decoder that this installation has for a checkpoint; see :func:`load`."""
+    if is_built():
+        return NativeDecoder(checkpoint, precision or "int8", threads)
+    if precision not in (None, "fp32"):
+        raise RequestError(f"precision {precision}: {HOW_TO_BUILD}")
+    warnings.warn(HOW_TO_BUILD, stacklevel=3)
+    return NumpyDecoder(checkpoint)
 
 
 def locate(name: str | Path | None = None) -> Path:

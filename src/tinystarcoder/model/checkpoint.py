@@ -64,6 +64,11 @@ class Checkpoint:
     def names(self) -> tuple[str, ...]:
         return tuple(self._tensors)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the weights, in order."""
+        return tuple(sorted({tensor.path for tensor in self._tensors.values()}))
+
     def dtype(self, name: str) -> str:
         """How the tensor is stored: ``float32``, ``bfloat16`` or ``float16``."""
         return self._tensors[name].dtype

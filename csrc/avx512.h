@@ -1,0 +1,28 @@
+// Vectors of sixteen with VNNI and BF16: Zen 4 and later, Sapphire Rapids and later.
+// For kernels_avx512.cpp and kernels_amx.cpp.
+#include <immintrin.h>
+
+namespace {
+
+constexpr int kWidth = 16;
+constexpr int kMostRows = 8;
+constexpr int kWeightOffset = 128;
+typedef float vf __attribute__((vector_size(4 * kWidth)));
+typedef int32_t vi __attribute__((vector_size(4 * kWidth)));
+typedef uint16_t narrow __attribute__((vector_size(2 * kWidth)));
+
+inline vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+inline vf maximum(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+inline vf minimum(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+inline vi maximum(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
+
+inline vi dot4(vi sum, vi weight, vi x) {
+  return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)weight, (__m512i)x);
+}
+inline vi dot4_nibbles(vi sum, vi weight, vi x) { return dot4(sum, weight, x); }
+inline vf dot2(vf sum, vi weight, vi x) {
+  return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)weight, (__m512bh)x);
+}
+inline narrow to_bf16(vf value) { return (narrow)_mm512_cvtneps_pbh((__m512)value); }
+
+}  // namespace

@@ -1,0 +1,49 @@
+// Kernels for AVX2 with FMA: x86 since 2013.
+#include "kernels.h"
+
+#include <immintrin.h>
+
+namespace {
+
+constexpr int kWidth = 8;
+constexpr int kMostRows = 2;
+constexpr int kWeightOffset = 0;
+typedef float vf __attribute__((vector_size(4 * kWidth)));
+typedef int32_t vi __attribute__((vector_size(4 * kWidth)));
+
+inline vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+inline vf maximum(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+inline vf minimum(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+inline vi maximum(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
+
+// vpmaddubsw adds pairs in 16 bits and saturates. |weight| times the activation with the weight's
+// sign stays below 2 * 127 * 127, which fits.
+inline vi dot4(vi sum, vi weight, vi x) {
+  const __m256i w = _mm256_xor_si256((__m256i)weight, _mm256_set1_epi8(-128));
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8((__m256i)x, w));
+  return sum + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+inline vi dot4_nibbles(vi sum, vi weight, vi x) {
+  const __m256i pairs = _mm256_maddubs_epi16((__m256i)weight, (__m256i)x);
+  return sum + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+inline vf dot2(vf sum, vi weight, vi x) {
+  sum = fma((vf)(weight << 16), (vf)(x << 16), sum);
+  return fma((vf)(weight & ~0xffff), (vf)(x & ~0xffff), sum);
+}
+
+typedef uint32_t wide __attribute__((vector_size(4 * kWidth)));
+typedef uint16_t narrow __attribute__((vector_size(2 * kWidth)));
+inline narrow to_bf16(vf value) {
+  const wide u = (wide)value;
+  return __builtin_convertvector((u + 0x7fff + ((u >> 16) & 1)) >> 16, narrow);
+}
+
+}  // namespace
+
+#include "kernels_generic.h"
+
+namespace tsc {
+extern const Kernels kernels_avx2 = TSC_KERNELS("avx2");
+}
