@@ -154,3 +154,28 @@ def test_errors_have_llama_cpps_shape(
 
 def test_health(client: TestClient) -> None:
     assert client.get("/health").text == '{"status":"ok"}'
+
+
+def test_text_to_tokens_and_back(client: TestClient, model: Model) -> None:
+    text = "def é(x):\n    return '🙂'<|endoftext|>"
+    ids = client.post("/tokenize", json={"content": text}).json()["tokens"]
+    assert ids == model.tokenizer.encode(text, special=True)
+    plain = client.post("/tokenize", json={"content": text, "parse_special": False}).json()
+    assert plain["tokens"] == model.tokenizer.encode(text)
+    back = client.post("/detokenize", json={"tokens": plain["tokens"]}).json()
+    assert back == {"content": text}
+    pieces = client.post("/tokenize", json={"content": "é🙂", "with_pieces": True}).json()
+    raw = [p["piece"] for p in pieces["tokens"]]
+    assert b"".join(bytes(p) if isinstance(p, list) else p.encode() for p in raw) == "é🙂".encode()
+
+
+@pytest.mark.parametrize("tokens", [None, "x", [1.5], [-1], [10**6], [True]])
+def test_tokens_that_are_none(client: TestClient, tokens: Any) -> None:
+    response = client.post("/detokenize", json={"tokens": tokens})
+    assert response.status_code == 400
+    assert "tokens must be a list of whole numbers" in response.json()["error"]["message"]
+
+
+def test_props(client: TestClient, model: Model) -> None:
+    settings = client.get("/props").json()["default_generation_settings"]
+    assert settings == {"n_ctx": model.config.n_positions}

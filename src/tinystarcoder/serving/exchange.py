@@ -77,9 +77,11 @@ class Whole:
 
 @dataclass(frozen=True)
 class Stream:
-    """A reply of server-sent events, made one after another in a thread."""
+    """A reply of events, made one after another in a thread; ``frame`` makes one of an object."""
 
     make: Callable[[Cancellation], Iterator[bytes]]
+    frame: Callable[[Json], bytes] = event
+    media_type: str = "text/event-stream"
 
 
 Reply = Whole | Stream
@@ -96,7 +98,7 @@ def endpoint(
             # Tokenizing a long text takes its time too.
             reply = await run_in_threadpool(lambda: answer(Fields.parse(body)))
             if isinstance(reply, Stream):
-                return _EventStream(reply.make, shape)
+                return _EventStream(reply, shape)
             return json_response(await _in_thread(request.receive, reply.make, threading.Event()))
         except (HttpError, FieldError, TinyStarcoderError) as error:
             told = _as_http(error)
@@ -143,12 +145,10 @@ async def _in_thread(
 class _EventStream(Response):
     """Sends events as a thread makes them; a slow client never holds the engine."""
 
-    media_type = "text/event-stream"
-
-    def __init__(self, make: Callable[[Cancellation], Iterator[bytes]], shape: ErrorShape) -> None:
-        super().__init__(headers={"cache-control": "no-cache"})
+    def __init__(self, reply: Stream, shape: ErrorShape) -> None:
+        super().__init__(headers={"cache-control": "no-cache"}, media_type=reply.media_type)
         del self.headers["content-length"]
-        self._make = make
+        self._reply = reply
         self._shape = shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
@@ -156,14 +156,14 @@ class _EventStream(Response):
         gone = threading.Event()
 
         def work(cancelled: Cancellation) -> None:
-            for made in self._make(cancelled):
+            for made in self._reply.make(cancelled):
                 loop.call_soon_threadsafe(events.put_nowait, made)
 
         async def produce() -> None:
             try:
                 await _in_thread(receive, work, gone)
             except TinyStarcoderError as error:
-                events.put_nowait(event(self._shape(_as_http(error))))
+                events.put_nowait(self._reply.frame(self._shape(_as_http(error))))
             finally:
                 events.put_nowait(None)
 

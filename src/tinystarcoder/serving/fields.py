@@ -43,7 +43,7 @@ class Fields:
         """A string; required where it has no default."""
         value = self._left.pop(name, default)
         if value is None:
-            raise FieldError(f"{name} is missing: it must be a string", name)
+            self._fail(name, "is missing: it must be a string")
         if not isinstance(value, str):
             self._complain(name, "a string")
         return value
@@ -77,6 +77,15 @@ class Fields:
         if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
             self._complain(name, "a string or a list of strings")
         return tuple(values)
+
+    def integers(self, name: str, low: int, high: int) -> list[int]:
+        """A list of whole numbers in a range; required."""
+        values = self._left.pop(name, None)
+        if not isinstance(values, list) or not all(
+            isinstance(v, int) and not isinstance(v, bool) and low <= v <= high for v in values
+        ):
+            self._complain(name, f"a list of whole numbers {_range(low, high)}")
+        return values
 
     def inner(self, name: str) -> "Fields":
         """An object's own fields; none where absent."""

@@ -17,14 +17,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import llama_cpp, openai
+from . import fim, llama_cpp, ollama, openai, tabby
 from .exchange import Server, json_response
+
+DIALECTS = (openai, fim, llama_cpp, ollama, tabby)
 
 
 def create_app(server: Server, host: str = "127.0.0.1") -> Starlette:
     """The ASGI application for a server that was asked to listen on ``host``."""
     return Starlette(
-        routes=[*openai.routes(server), *llama_cpp.routes(server)],
+        routes=[route for dialect in DIALECTS for route in dialect.routes(server)],
         middleware=[Middleware(Guard, host=host)],
         exception_handlers={HTTPException: _unserved, Exception: _failed},
     )

@@ -1,4 +1,4 @@
-"""llama.cpp's dialect: ``POST /infill``, ``POST /completion``, ``GET /health``.
+"""llama.cpp's dialect: ``POST /infill`` and ``/completion``, and the small ones around them.
 
 ``/infill`` is what llama.vim and llama.vscode speak, and answers with a
 suggestion: one line or a block, ended and filtered as for any editor.
@@ -21,10 +21,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from .. import __version__
 from ..completion.request import CompletionRequest, Cost, Finish, Suggestion
 from ..completion.service import CompletionService, Run
 from ..generation.sampling import SamplingOptions
 from ..generation.sequence import Cancellation
+from ..tokenizer import Tokenizer
 from .exchange import HttpError, Reply, Server, Stream, Whole, endpoint, event, json_response
 from .fields import Fields
 
@@ -60,10 +62,25 @@ def routes(server: Server) -> list[BaseRoute]:
         function = endpoint(server, lambda fields: answer(fields, server), shape)
         return Route(path, function, methods=["POST"])
 
+    def props(request: Request) -> Response:  # noqa: ARG001
+        settings = {"n_ctx": server.service.model.config.n_positions}
+        return json_response(
+            {
+                "default_generation_settings": settings,
+                "total_slots": 1,
+                "model_path": server.model,
+                "chat_template": "",
+                "build_info": f"tinystarcoder {__version__}",
+            }
+        )
+
     return [
         route("/infill", _infill),
         route("/completion", _completion),
+        route("/tokenize", _tokenize),
+        route("/detokenize", _detokenize),
         Route("/health", health, methods=["GET"]),
+        Route("/props", props, methods=["GET"]),
     ]
 
 
@@ -122,6 +139,37 @@ def _infill(fields: Fields, server: Server) -> Reply:
         return replies[0] if number == 1 else replies
 
     return Whole(make)
+
+
+def _tokenize(fields: Fields, server: Server) -> Reply:
+    """Special tokens are parsed where ``parse_special`` says so: by default, as in llama.cpp."""
+    tokenizer = server.service.model.tokenizer
+    content, special = fields.text("content"), fields.flag("parse_special", True)
+    with_pieces = fields.flag("with_pieces")
+    fields.expect("add_special", False, True)  # There are none to add.
+    fields.end()
+    ids = tokenizer.encode(content, special=special)
+    if not with_pieces:
+        return Whole(lambda _: {"tokens": ids})
+    return Whole(lambda _: {"tokens": [{"id": i, "piece": _piece(tokenizer, i)} for i in ids]})
+
+
+def _piece(tokenizer: Tokenizer, token_id: int) -> str | list[int]:
+    """A token's text, or its bytes where they are a part of a character."""
+    if token_id in tokenizer.special_ids:
+        return tokenizer.decode([token_id])
+    raw = tokenizer.token_bytes(token_id)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return list(raw)
+
+
+def _detokenize(fields: Fields, server: Server) -> Reply:
+    tokenizer = server.service.model.tokenizer
+    ids = fields.integers("tokens", 0, tokenizer.vocab_size - 1)
+    fields.end()
+    return Whole(lambda _: {"content": tokenizer.decode(ids)})
 
 
 def _drawn(request: CompletionRequest, number: int) -> Iterator[CompletionRequest]:

@@ -23,6 +23,7 @@ from ..completion.service import CompletionService, Run
 from ..generation.sampling import SamplingOptions
 from ..generation.sequence import Cancellation, Token
 from ..tokenizer import Tokenizer
+from . import tabby
 from .exchange import HttpError, Reply, Server, Stream, Whole, endpoint, event, json_response
 from .fields import Fields
 
@@ -59,7 +60,12 @@ def routes(server: Server) -> list[BaseRoute]:
         return json_response({"object": "list", "data": [model]})
 
     return [
-        Route("/v1/completions", endpoint(server, answer, shape), methods=["POST"]),
+        # Tabby's clients post to the same path; only errors in a body's form are told by ours.
+        Route(
+            "/v1/completions",
+            endpoint(server, tabby.completions(server, answer), shape),
+            methods=["POST"],
+        ),
         Route("/v1/models", models, methods=["GET"]),
     ]
 

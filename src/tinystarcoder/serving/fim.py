@@ -1,0 +1,82 @@
+"""``POST /fim/completions``: fill-in-the-middle as Mistral's API has it, which Continue speaks.
+
+Answers have a chat's form around plain code: ``choices[0].message.content``, or
+``choices[0].delta.content`` in a stream. As in OpenAI's dialect, the text is
+what the options ask for, without an editor's filters.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from starlette.routing import BaseRoute, Route
+
+from ..completion.request import Finish
+from ..generation.sampling import SamplingOptions
+from ..generation.sequence import Cancellation
+from .exchange import HttpError, Reply, Server, Stream, Whole, endpoint, event
+from .fields import Fields
+from .openai import shape
+
+MAX_TOKENS = 256
+
+_REASONS: dict[Finish, str] = {"length": "length"}
+
+
+def routes(server: Server) -> list[BaseRoute]:
+    """The dialect's routes."""
+
+    def answer(fields: Fields) -> Reply:
+        return _answer(fields, server)
+
+    function = endpoint(server, answer, shape)
+    paths = ("/fim/completions", "/v1/fim/completions")
+    return [Route(path, function, methods=["POST"]) for path in paths]
+
+
+def _answer(fields: Fields, server: Server) -> Reply:
+    if fields.text("model", server.model) != server.model:
+        message = f"there is no such model here; this server has {server.model}"
+        raise HttpError(404, message, field="model", code="model_not_found")
+    options = SamplingOptions(
+        max_tokens=fields.integer("max_tokens", MAX_TOKENS, 1),
+        temperature=fields.number("temperature", 0.0, 0, 2),
+        top_p=fields.number("top_p", 1.0, 0, 1),
+        seed=fields.integer("random_seed", 0, 0) if fields.has("random_seed") else None,
+        stop=fields.texts("stop"),
+    )
+    prefix, suffix, streams = (
+        fields.text("prompt"),
+        fields.text("suffix", ""),
+        fields.flag("stream"),
+    )
+    fields.expect("min_tokens", 0)
+    fields.end()
+    service = server.service
+    ids = service.infill_ids(prefix, suffix, options.max_tokens)
+    common = {"id": uuid.uuid4().hex, "created": int(time.time()), "model": server.model}
+
+    def whole(cancelled: Cancellation) -> dict[str, Any]:
+        run = service.run(ids, options, cancelled).whole()
+        message = {"role": "assistant", "content": run.text}
+        reason = _REASONS.get(run.finish, "stop")
+        choice = {"index": 0, "message": message, "finish_reason": reason}
+        used, made = run.cost.prompt_tokens, run.cost.completion_tokens
+        usage = {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}
+        return {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
+
+    def stream(cancelled: Cancellation) -> Iterator[bytes]:
+        chunk = {**common, "object": "chat.completion.chunk"}
+        run = service.run(ids, options, cancelled)
+        with closing(run.pieces()) as pieces:
+            for piece in pieces:
+                delta = {"role": "assistant", "content": piece.text}
+                reason = _REASONS.get(run.finish, "stop") if piece.finish_reason else None
+                choice = {"index": 0, "delta": delta, "finish_reason": reason}
+                yield event({**chunk, "choices": [choice]})
+        if not cancelled.is_set():
+            yield b"data: [DONE]\n\n"
+
+    return Stream(stream) if streams else Whole(whole)

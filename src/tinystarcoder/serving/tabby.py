@@ -1,0 +1,91 @@
+"""Tabby's dialect: ``POST /v1/completions`` with ``segments``, as its agent for editors sends it.
+
+The path is OpenAI's; a body that has ``segments`` is Tabby's. What it gets is
+an editor's suggestion, ended and filtered. Snippets and the clipboard that a
+client adds are not read yet; neither are its events, which are thanked for.
+"""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from .. import __version__
+from ..completion.request import CompletionRequest
+from ..generation.sampling import SamplingOptions
+from ..generation.sequence import Cancellation
+from .exchange import HttpError, Reply, Server, Whole, endpoint, json_response
+from .fields import Fields
+
+MAX_TOKENS = 128  # The agent names no limit.
+
+
+def routes(server: Server) -> list[BaseRoute]:
+    """The dialect's routes, but for ``/v1/completions`` itself."""
+
+    def health(request: Request) -> Response:  # noqa: ARG001
+        version = {"build_date": "", "build_timestamp": "", "git_sha": ""}
+        version["git_describe"] = f"tinystarcoder {__version__}"
+        return json_response(
+            {
+                "model": server.model,
+                "device": "cpu",
+                "arch": "",
+                "cpu_info": "",
+                "cpu_count": 0,
+                "cuda_devices": [],
+                "version": version,
+            }
+        )
+
+    def setting(request: Request) -> Response:  # noqa: ARG001
+        return json_response({"disable_client_side_telemetry": True})
+
+    return [
+        Route("/v1/health", health, methods=["GET", "POST"]),
+        Route("/v1/events", endpoint(server, _event, shape), methods=["POST"]),
+        Route("/v1beta/server_setting", setting, methods=["GET"]),
+    ]
+
+
+def completions(server: Server, others: Callable[[Fields], Reply]) -> Callable[[Fields], Reply]:
+    """The answer of ``/v1/completions``: Tabby's with ``segments``, else that of ``others``."""
+
+    def answer(fields: Fields) -> Reply:
+        return _suggestion(fields, server) if fields.has("segments") else others(fields)
+
+    return answer
+
+
+def shape(error: HttpError) -> dict[str, Any]:
+    """An error in words."""
+    return {"error": str(error)}
+
+
+def _event(fields: Fields) -> Reply:
+    fields.text("type")
+    return Whole(lambda _: {})
+
+
+def _suggestion(fields: Fields, server: Server) -> Reply:
+    segments = fields.inner("segments")
+    prefix, suffix = segments.text("prefix"), segments.text("suffix", "")
+    path = segments.text("filepath", "") or None
+    sampling = SamplingOptions(
+        max_tokens=min(MAX_TOKENS, server.service.model.config.n_positions // 2),
+        temperature=fields.number("temperature", 0.0, 0),
+        seed=fields.integer("seed", 0, 0) if fields.has("seed") else None,
+    )
+    request = CompletionRequest(prefix, suffix, path, sampling=sampling)
+    server.service.infill_ids(prefix, suffix, sampling.max_tokens)  # Complains at once.
+    fields.ignore("language", "user", "mode", "debug_options")
+    fields.end()
+
+    def make(cancelled: Cancellation) -> dict[str, Any]:
+        text = server.service.suggest(request, cancelled).text
+        return {"id": f"cmpl-{uuid.uuid4().hex}", "choices": [{"index": 0, "text": text}]}
+
+    return Whole(make)

@@ -1,0 +1,54 @@
+"""Tabby's dialect, as its agent sends it."""
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tinystarcoder.completion.request import CompletionRequest
+from tinystarcoder.completion.service import CompletionService
+from tinystarcoder.generation.sampling import SamplingOptions
+from tinystarcoder.pretrained import Model
+
+ASKED: dict[str, Any] = {
+    "language": "python",
+    "segments": {
+        "prefix": "def f(",
+        "suffix": "):\n",
+        "filepath": "a.py",
+        "git_url": "https://example.com/a.git",
+        "declarations": [{"filepath": "b.py", "body": "def g(): ..."}],
+        "clipboard": "x",
+    },
+    "user": "someone",
+}
+
+
+def test_segments_get_an_editors_suggestion(client: TestClient, model: Model) -> None:
+    told = client.post("/v1/completions", json=ASKED).json()
+    limit = SamplingOptions(max_tokens=model.config.n_positions // 2)
+    request = CompletionRequest("def f(", "):\n", "a.py", sampling=limit)
+    expected = CompletionService(model).suggest(request)
+    assert told["choices"] == [{"index": 0, "text": expected.text}]
+    assert told["id"].startswith("cmpl-")
+
+
+def test_the_agents_other_questions(client: TestClient) -> None:
+    assert client.get("/v1/health").json()["model"] == "tiny"
+    assert client.post("/v1/health").status_code == 200
+    assert client.post("/v1/events", json={"type": "view", "choice_index": 0}).status_code == 200
+    assert client.get("/v1beta/server_setting").json()["disable_client_side_telemetry"]
+
+
+@pytest.mark.parametrize(
+    ("segments", "told"),
+    [
+        ({}, "segments.prefix is missing"),
+        ("text", "segments must be an object"),
+        ({"prefix": 1}, "segments.prefix must be a string"),
+    ],
+)
+def test_wrong_segments_are_named(client: TestClient, segments: Any, told: str) -> None:
+    response = client.post("/v1/completions", json={"segments": segments})
+    assert response.status_code == 400
+    assert told in response.json()["error"]["message"]
