@@ -44,11 +44,14 @@ INFERENCE_SIDE = ("engine", "generation", "pretrained", "completion", "serving")
 RESERVED = {
     "torch": ("model/gpt_bigcode.py", "training/", "engine/torch_decoder.py", "evaluation/peers/"),
     "transformers": ("evaluation/peers/",),
+    "peft": ("training/finetune.py",),
     "pyarrow": ("corpus/",),
     "detect_secrets": ("corpus/redaction.py",),
     "tree_sitter": ("corpus/syntax.py",),
     "ahocorasick_rs": ("corpus/decontamination.py",),
     "datasets": ("corpus/tables.py",),
+    "fastokens": ("corpus/bulk_encoding.py",),
+    "datatrove": ("corpus/cluster.py",),
     "typer": ("cli/",),
     "starlette": ("serving/",),
     "uvicorn": ("cli/serve.py",),
@@ -61,9 +64,10 @@ RESERVED = {
 # All others are the runtime: they are imported without, those of RUNTIME_TOO included.
 EXTRAS = (
     *("torch", "transformers", "safetensors", "pyarrow", "detect_secrets"),
-    *("tree_sitter", "tree_sitter_python", "ahocorasick_rs"),
+    *("tree_sitter", "tree_sitter_python", "ahocorasick_rs", "peft"),
 )
 WORKSHOP = (
+    "corpus/cluster.py",
     "corpus/decontamination.py",
     "corpus/duplicates.py",
     "corpus/lookup.py",
@@ -74,10 +78,12 @@ WORKSHOP = (
     "corpus/stages.py",
     "corpus/syntax.py",
     "corpus/tables.py",
+    "corpus/tokenizing.py",
     "model/gpt_bigcode.py",
     "training/",
     "evaluation/peers/",
     "cli/corpus.py",
+    "cli/finetune.py",
     "cli/governance.py",
     "cli/tokenizer.py",
 )

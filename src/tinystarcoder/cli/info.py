@@ -68,7 +68,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "memory_bytes": _FLOAT32 * config.num_parameters(),
         "cache_bytes": _FLOAT32 * 2 * config.n_layer * config.kv_dim * config.n_positions,
         **_tokenizer(folder, config),
-        "license": _license(folder),
+        "license": license_of(folder),
     }
 
 
@@ -84,7 +84,7 @@ def _tokenizer(folder: Path, config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _license(folder: Path) -> str | None:
+def license_of(folder: Path) -> str | None:
     """The license that the model's card names in its front matter."""
     for card in ("README.md", "MODEL_CARD.md"):
         if (folder / card).is_file():

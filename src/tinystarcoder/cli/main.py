@@ -31,14 +31,17 @@ COMMANDS = {
     "corpus": "Build training data from Python packages.",
     "tokenizer": "Train a tokenizer.",
     "train": "Train a model by a recipe, or go on with the run in --output.",
+    "finetune": "Adapt a model to a code base.",
     "evaluate": "Measure a model. evaluate MODEL is short for evaluate all MODEL.",
     "compare": "Compare two evaluated models.",
+    "card": "Write a model card.",
 }
 
 # What the base install lacks, and the extra that brings it.
 EXTRAS = {
     "detect_secrets": "corpus",
     "packaging": "corpus",
+    "peft": "lora",
     "pyarrow": "corpus",
     "safetensors": "train",
     "torch": "train",
