@@ -28,12 +28,10 @@ def toy_shards(toy_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactor
     return build_token_shards(documents, toy_tokenizer, tmp_path_factory.mktemp("toy") / "tokens")
 
 
-@pytest.fixture
-def toy_recipe(toy_shards: TokenShards, tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def toy_recipe_text(toy_shards: TokenShards) -> str:
     """A recipe over the toy shards, with two phases, micro-batches and validation."""
-    path = tmp_path / "toy.toml"
-    path.write_text(
-        f"""
+    return f"""
 name = "toy"
 [model.overrides]
 vocab_size = 320
@@ -66,7 +64,11 @@ every = 3
 [hardware]
 compile = false
 threads = 1
-""",
-        encoding="utf-8",
-    )
+"""
+
+
+@pytest.fixture
+def toy_recipe(toy_recipe_text: str, tmp_path: Path) -> Path:
+    path = tmp_path / "toy.toml"
+    path.write_text(toy_recipe_text, encoding="utf-8")
     return path

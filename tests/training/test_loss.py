@@ -8,7 +8,7 @@ from tinystarcoder.training.loss import IGNORED, cross_entropy_sum, linear_cross
 
 @pytest.fixture
 def problem(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 7)  # Several chunks, the last one short.
+    monkeypatch.setitem(module.CHUNK, "cpu", 7)  # Several chunks, the last one short.
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(30, 16, generator=generator, requires_grad=True)
     weight = torch.randn(50, 16, generator=generator, requires_grad=True)

@@ -2,10 +2,17 @@ import torch
 
 from tinystarcoder.model.config import ModelConfig
 from tinystarcoder.model.gpt_bigcode import GPTBigCode
-from tinystarcoder.training.optimizer import build_optimizers, orthogonalize, set_lr
+from tinystarcoder.training.distributed import World
+from tinystarcoder.training.optimizer import (
+    WeightAverage,
+    build_optimizers,
+    orthogonalize,
+    set_lr,
+)
 from tinystarcoder.training.recipe import OptimizerRecipe
 
 CONFIG = ModelConfig(vocab_size=50, n_positions=16, n_embd=32, n_layer=2, n_head=4, n_inner=64)
+ALONE = World()
 
 
 def test_orthogonalize_brings_singular_values_near_one():
@@ -26,7 +33,7 @@ def test_orthogonalize_keeps_the_singular_vectors():
 
 def test_muon_takes_the_hidden_matrices_and_adamw_all_else():
     model = GPTBigCode(CONFIG)
-    adamw, muon = build_optimizers(model, OptimizerRecipe())
+    adamw, muon = build_optimizers(model, OptimizerRecipe(), ALONE)
     names = {parameter: name for name, parameter in model.named_parameters()}
     hidden = {names[p] for group in muon.param_groups for p in group["params"]}
     rest = {names[p] for group in adamw.param_groups for p in group["params"]}
@@ -36,14 +43,14 @@ def test_muon_takes_the_hidden_matrices_and_adamw_all_else():
 
 def test_adamw_alone_decays_matrices_and_nothing_else():
     model = GPTBigCode(CONFIG)
-    (adamw,) = build_optimizers(model, OptimizerRecipe(kind="adamw", weight_decay=0.1))
+    (adamw,) = build_optimizers(model, OptimizerRecipe(kind="adamw", weight_decay=0.1), ALONE)
     decays = {p: group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
     assert all(decays[p] == (0.1 if p.ndim > 1 else 0.0) for p in model.parameters())
 
 
 def test_q_k_and_v_are_orthogonalized_apart():
     model = GPTBigCode(CONFIG)
-    _, muon = build_optimizers(model, OptimizerRecipe(muon_weight_decay=0.0))
+    _, muon = build_optimizers(model, OptimizerRecipe(muon_weight_decay=0.0), ALONE)
     weight = model.transformer.h[0].attn.c_attn.weight
     before = weight.detach().clone()
     generator = torch.Generator().manual_seed(0)
@@ -58,6 +65,32 @@ def test_q_k_and_v_are_orthogonalized_apart():
 
 
 def test_set_lr_scales_every_group_by_its_own_peak():
-    optimizers = build_optimizers(GPTBigCode(CONFIG), OptimizerRecipe(lr=0.5, muon_lr=0.25))
+    optimizers = build_optimizers(GPTBigCode(CONFIG), OptimizerRecipe(lr=0.5, muon_lr=0.25), ALONE)
     set_lr(optimizers, 0.5)
     assert [g["lr"] for o in optimizers for g in o.param_groups] == [0.25, 0.25, 0.125]
+
+
+def test_the_average_follows_the_weights_and_changes_places_with_them():
+    model = GPTBigCode(CONFIG)
+    model.initialize(0, std=0.02)
+    average = WeightAverage(model, 0.5)
+    name, weight = "transformer.ln_f.weight", model.transformer.ln_f.weight
+    with torch.no_grad():
+        weight.fill_(3.0)
+    average.update(step=100)
+    assert average.tensors[name].mean() == 2.0  # From 1 half-way to 3.
+    with average.in_place():
+        assert weight.mean() == 2.0
+        assert average.tensors[name].mean() == 3.0
+    assert weight.mean() == 3.0
+
+
+def test_the_average_forgets_the_first_weights_fast():
+    model = GPTBigCode(CONFIG)
+    average = WeightAverage(model, 0.999)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(5.0)
+    average.update(step=0)
+    wte = average.tensors["transformer.wte.weight"]
+    assert (wte - 5.0).abs().max() < 1.0  # 0.1 of what was drawn, 0.9 of the weights.

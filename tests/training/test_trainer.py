@@ -1,5 +1,7 @@
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +12,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tinystarcoder.errors import TinyStarcoderError, TrainingError
+from tinystarcoder.errors import CorpusError, TinyStarcoderError, TrainingError
 from tinystarcoder.model.checkpoint import Checkpoint
-from tinystarcoder.training import checkpoint, trainer
+from tinystarcoder.model.gpt_bigcode import GPTBigCode
+from tinystarcoder.training import checkpoint, run_setup, trainer, validation
 from tinystarcoder.training.recipe import Recipe
+from tinystarcoder.training.run_log import LOG
 from tinystarcoder.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +34,15 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 
 def log_of(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / trainer.LOG).read_text().splitlines()]
+    return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+
+
+def timeless(run: Path) -> list[dict]:
+    """The log without what depends on the clock."""
+    return [
+        {k: v for k, v in record.items() if "second" not in k and k != "mfu"}
+        for record in log_of(run)
+    ]
 
 
 def stop_after(monkeypatch, steps: int) -> None:
@@ -66,11 +78,7 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_ran_through(
         Trainer(recipe, tmp_path / "stopped").run()
     resumed = Trainer(recipe, tmp_path / "stopped").run()
     assert_same_weights(through, resumed)
-    timeless = [
-        [{k: v for k, v in r.items() if "second" not in k} for r in log_of(tmp_path / run)]
-        for run in ("through", "stopped")
-    ]
-    assert timeless[0] == timeless[1]
+    assert timeless(tmp_path / "through") == timeless(tmp_path / "stopped")
 
 
 def test_a_run_begins_from_the_weights_of_another(toy_recipe, tmp_path):
@@ -105,10 +113,181 @@ def test_only_the_newest_checkpoints_stay(toy_recipe, tmp_path):
     assert names == ["step-000009", "step-000012"]
 
 
-def test_validation_is_logged_when_it_is_due(toy_recipe, tmp_path):
+def test_validation_is_logged_when_it_is_due_left_to_right_and_middles_apart(toy_recipe, tmp_path):
     Trainer(Recipe.read(toy_recipe), tmp_path / "run").run()
-    key = "validation_bits_per_byte"
-    assert [r["step"] for r in log_of(tmp_path / "run") if key in r] == [6, 12]
+    for key in ("validation_bits_per_byte", "validation_fim_bits_per_byte"):
+        assert [r["step"] for r in log_of(tmp_path / "run") if key in r] == [6, 12]
+
+
+def test_milestones_and_the_best_stay(toy_recipe, tmp_path, monkeypatch):
+    losses = iter([3.0, 1.0, 2.0, 4.0])
+    changes = {
+        "validation.every": "3",
+        "checkpoint.keep": "1",
+        "checkpoint.keep_best": "true",
+        "checkpoint.milestones": "[2, 5]",
+    }
+    run = Trainer(Recipe.read(toy_recipe, changes), tmp_path / "run")
+    found = lambda *_, **__: {"validation_bits_per_byte": next(losses)}  # noqa: E731
+    monkeypatch.setattr(validation, "bits_per_byte", found)
+    run.run()
+    names = [path.name for path in checkpoint.steps_in(tmp_path / "run")]
+    assert names == ["step-000002", "step-000005", "step-000006", "step-000012"]
+
+
+def test_dropout_goes_on_as_if_nothing_had_happened(toy_recipe, tmp_path, monkeypatch):
+    recipe = Recipe.read(toy_recipe, {"model.dropout": "0.2"})
+    through = Trainer(recipe, tmp_path / "through").run()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 7)
+        Trainer(recipe, tmp_path / "stopped").run()
+    assert_same_weights(through, Trainer(recipe, tmp_path / "stopped").run())
+
+
+def test_averaged_weights_are_exported_and_the_others_trained_on(toy_recipe, tmp_path, monkeypatch):
+    plain = Trainer(Recipe.read(toy_recipe), tmp_path / "plain").run()
+    recipe = Recipe.read(toy_recipe, {"optimizer.ema": "0.9"})
+    run = Trainer(recipe, tmp_path / "average")
+    averaged = run.run()
+    trained, exported = weights(plain), weights(averaged)
+    assert all(np.array_equal(trained[n], value) for n, value in run.model.to_arrays().items())
+    assert not np.array_equal(trained["transformer.wte.weight"], exported["transformer.wte.weight"])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 7)
+        Trainer(recipe, tmp_path / "stopped").run()
+    assert_same_weights(averaged, Trainer(recipe, tmp_path / "stopped").run())
+
+
+def test_a_document_mask_is_as_if_each_document_stood_alone(toy_recipe, tmp_path):
+    """But for its positions: here the first of a row, so they are the same."""
+    model = GPTBigCode(Recipe.read(toy_recipe).model_config()).eval()
+    ids = torch.randint(0, 320, (1, 24), generator=torch.Generator().manual_seed(0))
+    documents = torch.tensor([[0] * 10 + [1] * 14])
+    with torch.no_grad():
+        masked = model.transformer(ids, documents=documents)
+        alone = model.transformer(ids[:, :10])
+        crossing = model.transformer(ids)
+    torch.testing.assert_close(masked[:, :10], alone)
+    assert not torch.allclose(masked[:, 10:], crossing[:, 10:])
+    recipe = Recipe.read(toy_recipe, {"data.document_mask": "true"})
+    Trainer(recipe, tmp_path / "masked").run()
+    Trainer(Recipe.read(toy_recipe), tmp_path / "crossing").run()
+    losses = [[r["loss"] for r in log_of(tmp_path / run)] for run in ("masked", "crossing")]
+    assert losses[0][-1] != losses[1][-1]
+
+
+def test_activation_checkpointing_changes_no_loss(toy_recipe, tmp_path):
+    for value in ("true", "false"):
+        recipe = Recipe.read(
+            toy_recipe,
+            {"hardware.activation_checkpointing": value, "model.dropout": "0.1"},
+        )
+        Trainer(recipe, tmp_path / value).run()
+    assert timeless(tmp_path / "true") == timeless(tmp_path / "false")
+
+
+def spiking(run, monkeypatch, steps):
+    """Makes the gradient of these steps a thousand times larger."""
+    clip = trainer.clip_gradients
+
+    def clip_or_spike(model, limit):
+        norm = clip(model, limit)
+        return 1000 * norm if run.progress.step in steps else norm
+
+    monkeypatch.setattr(trainer, "clip_gradients", clip_or_spike)
+
+
+def test_a_spike_is_left_out(toy_recipe, tmp_path, monkeypatch):
+    recipe = Recipe.read(toy_recipe, {"schedule.steps": "30", "checkpoint.every": "1"})
+    run = Trainer(recipe, tmp_path / "run")
+    spiking(run, monkeypatch, {24})
+    run.run()
+    assert [r["step"] for r in log_of(tmp_path / "run") if r.get("skipped")] == [25]
+    assert 1000 * min(run.progress.norms) > max(run.progress.norms)
+
+
+def test_a_skipped_step_changes_no_weight(toy_recipe, tmp_path, monkeypatch):
+    changes = {"schedule.steps": "24", "checkpoint.every": "1", "checkpoint.keep": "3"}
+    run = Trainer(Recipe.read(toy_recipe, changes), tmp_path / "run")
+    spiking(run, monkeypatch, {22})
+    run.run()
+    before, skipped, after = checkpoint.steps_in(tmp_path / "run")
+    assert_same_weights(before, skipped)
+    assert not np.array_equal(*(weights(f)["transformer.wte.weight"] for f in (skipped, after)))
+
+
+def test_spikes_without_end_stop_the_run(toy_recipe, tmp_path, monkeypatch):
+    run = Trainer(Recipe.read(toy_recipe, {"schedule.steps": "60"}), tmp_path / "run")
+    spiking(run, monkeypatch, range(30, 60))
+    with pytest.raises(TrainingError, match="5 steps in a row above 10 times the usual"):
+        run.run()
+    assert checkpoint.steps_in(tmp_path / "run")[-1].name == "step-000033"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
+    toy_recipe, tmp_path, monkeypatch, number
+):
+    through = Trainer(Recipe.read(toy_recipe), tmp_path / "through").run()
+    run = Trainer(Recipe.read(toy_recipe), tmp_path / "run")
+    step = run._step
+
+    def signalled(batch, phase):
+        if run.progress.step == 4:
+            signal.raise_signal(number)
+        return step(batch, phase)
+
+    run._step = signalled
+    assert run.run().name == "step-000005"
+    assert run.stopped_by == number
+    again = Trainer(Recipe.read(toy_recipe), tmp_path / "run")
+    assert_same_weights(through, again.run())
+    assert again.stopped_by is None
+
+
+def test_a_checkpoint_says_what_made_it(toy_recipe, tmp_path):
+    recipe = Recipe.read(toy_recipe)
+    folder = Trainer(recipe, tmp_path / "run").run()
+    state = json.loads((folder / checkpoint.STATE).read_text())
+    assert state["recipe"] == json.loads(json.dumps(recipe.to_dict()))
+    assert state["versions"]["torch"] == torch.__version__
+    assert state["versions"]["commit"] == checkpoint.commit()
+
+
+def test_other_data_does_not_go_on_with_a_run(toy_recipe, toy_tokenizer, tmp_path):
+    recipe = Recipe.read(toy_recipe)
+    folder = Trainer(recipe, tmp_path / "run").run()
+    state = json.loads((folder / checkpoint.STATE).read_text())
+    (folder / checkpoint.STATE).write_text(json.dumps({**state, "data": ["another"]}))
+    with pytest.raises(TrainingError, match="trained on other token shards"):
+        Trainer(recipe, tmp_path / "run")
+
+
+@pytest.mark.parametrize("harm", ["lost", "changed"])
+def test_a_lost_or_changed_shard_is_one_error_that_names_it(toy_recipe, toy_shards, tmp_path, harm):
+    shutil.copytree(toy_shards.folder, tmp_path / "tokens")
+    shard = tmp_path / "tokens" / "tokens-00000.bin"
+    if harm == "lost":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-2] + b"\1\0")
+    recipe = Recipe.read(toy_recipe, {"data.train": str(tmp_path / "tokens")})
+    with pytest.raises(CorpusError, match=r"tokens-00000\.bin"):
+        Trainer(recipe, tmp_path / "run")
+
+
+def test_what_a_killed_run_was_writing_is_removed(toy_recipe, tmp_path):
+    remains = tmp_path / "run" / ".step-000003.tmp"
+    remains.mkdir(parents=True)
+    Trainer(Recipe.read(toy_recipe), tmp_path / "run")
+    assert not remains.exists()
+
+
+def test_a_log_that_cannot_be_written_is_one_clear_error(toy_recipe, tmp_path):
+    run = Trainer(Recipe.read(toy_recipe), tmp_path / "run")
+    (tmp_path / "run" / LOG).mkdir()
+    with pytest.raises(TrainingError, match="cannot be written"):
+        run.run()
 
 
 def test_compiled_and_eager_agree(toy_recipe, tmp_path):
@@ -155,8 +334,14 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_intact(toy_rec
     assert all(np.isfinite(value).all() for value in weights(last).values())
 
 
-def test_a_failed_write_leaves_the_earlier_checkpoint(toy_recipe, tmp_path, monkeypatch):
-    def full_disk(*_):
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [(checkpoint.HuggingFaceStorageWriter, "write_data"), (checkpoint.checkpoint, "write")],
+)
+def test_a_failed_write_leaves_the_earlier_checkpoint(
+    toy_recipe, tmp_path, monkeypatch, where, what
+):
+    def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
     run = Trainer(Recipe.read(toy_recipe), tmp_path / "run")
@@ -164,7 +349,7 @@ def test_a_failed_write_leaves_the_earlier_checkpoint(toy_recipe, tmp_path, monk
 
     def second_fails(output, progress, *rest):
         if progress.step == 6:
-            monkeypatch.setattr(checkpoint, "save", full_disk)
+            monkeypatch.setattr(where, what, full_disk)
         return written(output, progress, *rest)
 
     monkeypatch.setattr(checkpoint, "save_step", second_fails)
@@ -174,7 +359,10 @@ def test_a_failed_write_leaves_the_earlier_checkpoint(toy_recipe, tmp_path, monk
     assert not list((tmp_path / "run").glob(".*.tmp"))
 
 
-@pytest.mark.parametrize("name", [checkpoint.TENSORS, checkpoint.STATE, "model.safetensors"])
+SHARD = "shard-00001-model-00001-of-00001.safetensors"
+
+
+@pytest.mark.parametrize("name", [f"resume/{SHARD}", checkpoint.STATE, "model.safetensors"])
 def test_a_damaged_checkpoint_is_one_error_that_names_the_file(toy_recipe, tmp_path, name):
     recipe = Recipe.read(toy_recipe)
     folder = Trainer(recipe, tmp_path / "run").run()
@@ -191,11 +379,12 @@ def test_a_vocabulary_that_does_not_fit_is_one_clear_error(toy_recipe, tmp_path)
 
 
 def test_precision_follows_the_hardware(monkeypatch):
+    device = torch.device("cpu")
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda n=native: n)
-        assert trainer._dtype("auto") == dtype
-    assert trainer._dtype("bf16") == torch.bfloat16
-    assert trainer._dtype("fp32") == torch.float32
+        assert run_setup.dtype_for("auto", device) == dtype
+    assert run_setup.dtype_for("bf16", device) == torch.bfloat16
+    assert run_setup.dtype_for("fp32", device) == torch.float32
 
 
 @pytest.fixture(scope="module")
@@ -212,16 +401,31 @@ def debug_command(run: Path) -> list[str]:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("lines", [2, 17, 30, 44])
-def test_sigkill_costs_nothing(debug_run, tmp_path, lines):
-    """The command, killed when its log has so many lines, and started again."""
+@pytest.mark.parametrize("seed", range(4))
+def test_sigkill_costs_nothing(debug_run, tmp_path, seed):
+    """The command, killed three times at random moments and started again each time."""
+    draws = random.Random(seed)
     run = tmp_path / "killed"
+    for lines in sorted(draws.sample(range(1, 59), 2)):
+        kill_when(run, lambda lines=lines: logged(run) >= lines, draws)
+    kill_when(run, lambda: any(run.glob(".step-*.tmp")), draws)
+    subprocess.run(debug_command(run), check=True, capture_output=True)
+    assert_same_weights(debug_run / "step-000060", run / "step-000060")
+    assert timeless(run) == timeless(debug_run)
+
+
+def logged(run: Path) -> int:
+    log = run / LOG
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+def kill_when(run: Path, ready, draws: random.Random) -> None:
+    """Kills the command a little after ``ready()`` is true, unless it has ended before."""
     process = subprocess.Popen(debug_command(run), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    log = run / trainer.LOG
-    while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= lines):
+    while process.poll() is None and not ready():
+        os.sched_yield()
+    for _ in range(draws.randrange(20_000)):
         os.sched_yield()
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    subprocess.run(debug_command(run), check=True, capture_output=True)
-    assert_same_weights(debug_run / "step-000060", run / "step-000060")
+    assert process.returncode in (-signal.SIGKILL, 0)

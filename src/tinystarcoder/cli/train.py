@@ -34,7 +34,11 @@ def train(
         ),
     ] = "h100",
 ) -> None:
-    """Train a model by a recipe, or go on with the run in --output."""
+    """Train a model by a recipe, or go on with the run in --output.
+
+    SIGTERM or Ctrl-C ends a run after its step, with a checkpoint; the exit code is
+    then 128 + the signal's number (143, 130).
+    """
     overrides = dict(_pair(text) for text in override or [])
     chosen = Recipe.read(recipe, overrides)
     if plan_only:
@@ -47,8 +51,13 @@ def train(
         if error.name != "torch":
             raise
         raise MissingExtraError("train", "train") from error
-    folder = Trainer(chosen, output or Path("runs") / chosen.name).run()
-    typer.echo(folder)
+    run = Trainer(chosen, output or Path("runs") / chosen.name)
+    folder = run.run()
+    if run.world.leads:
+        typer.echo(folder)
+    if run.stopped_by is not None:
+        typer.echo("stopped before the end; the same command goes on", err=True)
+        raise typer.Exit(128 + run.stopped_by)
 
 
 def _pair(text: str) -> tuple[str, str]:

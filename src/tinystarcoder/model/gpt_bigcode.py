@@ -3,19 +3,28 @@
 Module names are the checkpoint's keys, so nothing is mapped: ``load_state_dict``
 takes the tensors of a Hugging Face folder as they are (lm_head is wte, stored
 once). Follows transformers' ``modeling_gpt_bigcode.py``; gives up padding masks
-and cross-attention: rows of a batch have one length, and causal is all there is.
+and cross-attention: rows of a batch have one length, and causal, within a document
+or across all of a row, is all there is.
+
+Attention is the device's: scaled-dot-product attention (flash on a GPU), and for a
+mask of documents on a GPU FlexAttention, which computes only blocks that have places
+to see. Either reads the one K and V head for all query heads; nothing is expanded.
 
 Shapes: B batch, T new tokens, S tokens in the cache, D width, H heads, K key
 and value heads (1 with multi-query), C head width, V vocabulary.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import RequestError
 from .config import ModelConfig
@@ -44,6 +53,35 @@ class KVCache:
         return keys, values
 
 
+Mask = Tensor | BlockMask
+
+
+@lru_cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """FlexAttention's functions hold all scores, or a whole mask, if they are not compiled."""
+    return torch.compile(function, dynamic=False)
+
+
+def document_mask(documents: Tensor) -> Mask:
+    """Which places of ``[B, T]`` each one sees: those up to itself with its number.
+
+    A boolean mask ``[B, 1, T, T]`` on a CPU, on a GPU the blocks of one.
+    """
+    if documents.device.type == "cpu":
+        return (documents[:, None, :, None] == documents[:, None, None, :]).tril()
+    return block_mask(documents, _compiled(create_block_mask))
+
+
+def block_mask(documents: Tensor, create: Callable[..., BlockMask]) -> BlockMask:
+    """The mask of :func:`document_mask` for FlexAttention."""
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:  # noqa: ARG001
+        return (documents[batch, query] == documents[batch, key]) & (key <= query)
+
+    rows, time = documents.shape
+    return create(sees, rows, None, time, time, device=str(documents.device))
+
+
 class Attention(nn.Module):
     """Causal self-attention; with multi-query, K and V are one head wide."""
 
@@ -53,29 +91,41 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, config.n_embd + 2 * config.kv_dim)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: KVCache | None = None, mask: Mask | None = None) -> Tensor:
         batch, time, width = x.shape
         query, key, value = self._heads(self.c_attn(x))
         past = 0
         if cache is not None:
             past = cache.length
             key, value = cache.append(self.layer, key, value)
-        # is_causal aligns its triangle to the top left: right only where nothing came before.
-        mask = None
         if past and time > 1:
             mask = torch.ones(time, past + time, dtype=torch.bool, device=x.device).tril(past)
+        out = self._attend(query, key, value, mask, causal=not past)
+        projected: Tensor = self.c_proj(out.transpose(1, 2).reshape(batch, time, width))
+        return projected
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, *, causal: bool
+    ) -> Tensor:
+        """``[B, H, T, C]``; without a mask, ``causal`` or all that is there."""
         # enable_gqa lets every query head read the one K and V head: nothing is expanded.
-        out = F.scaled_dot_product_attention(
+        if isinstance(mask, BlockMask):
+            inside = torch.compiler.is_compiling()
+            attend = flex_attention if inside else _compiled(flex_attention)
+            out: Tensor = attend(
+                query, key, value, block_mask=mask, enable_gqa=self.config.multi_query
+            )
+            return out
+        return F.scaled_dot_product_attention(
             query,
             key,
             value,
             attn_mask=mask,
-            is_causal=not past,
+            # It aligns its triangle to the top left: right only where nothing came before.
+            is_causal=causal and mask is None,
             dropout_p=self.config.attn_pdrop if self.training else 0.0,
             enable_gqa=self.config.multi_query,
         )
-        projected: Tensor = self.c_proj(out.transpose(1, 2).reshape(batch, time, width))
-        return projected
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``[B, T, D + 2 K C]`` to Q ``[B, H, T, C]`` and K, V ``[B, K, T, C]``."""
@@ -106,7 +156,11 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm layer: ``x += attn(ln_1 x); x += mlp(ln_2 x)``."""
+    """One pre-norm layer: ``x += attn(ln_1 x); x += mlp(ln_2 x)``.
+
+    With ``recompute`` the backward pass computes it again from its input, which is then
+    all that is kept of it.
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -115,9 +169,16 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
         self.dropout = config.resid_pdrop
+        self.recompute = False
 
-    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        x = x + F.dropout(self.attn(self.ln_1(x), cache), self.dropout, self.training)
+    def forward(self, x: Tensor, cache: KVCache | None = None, mask: Mask | None = None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            out: Tensor = checkpoint(self._layer, x, cache, mask, use_reentrant=False)
+            return out
+        return self._layer(x, cache, mask)
+
+    def _layer(self, x: Tensor, cache: KVCache | None, mask: Mask | None) -> Tensor:
+        x = x + F.dropout(self.attn(self.ln_1(x), cache, mask), self.dropout, self.training)
         return x + F.dropout(self.mlp(self.ln_2(x)), self.dropout, self.training)
 
 
@@ -132,7 +193,10 @@ class Transformer(nn.Module):
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, cache: KVCache | None = None, documents: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states ``[B, T, D]``; with ``documents [B, T]`` attention stays within one."""
         past = 0 if cache is None else cache.length
         end = past + ids.shape[1]
         limit = self.config.n_positions if cache is None else cache.capacity
@@ -140,8 +204,9 @@ class Transformer(nn.Module):
             raise RequestError(f"{end} tokens do not fit in {limit} positions")
         x = self.wte(ids) + self.wpe.weight[past:end]
         x = F.dropout(x, self.config.embd_pdrop, self.training)
+        mask = None if documents is None else document_mask(documents)
         for block in self.h:
-            x = block(x, cache)
+            x = block(x, cache, mask)
         if cache is not None:
             cache.length = end
         out: Tensor = self.ln_f(x)
@@ -169,22 +234,27 @@ class GPTBigCode(nn.Module):
         like = self.transformer.wte.weight
         return KVCache(self.config, batch, min(capacity or limit, limit), like)
 
-    @torch.no_grad()
     def initialize(self, seed: int, *, std: float, zero_output: bool = False) -> None:
-        """Draws weights N(0, std), biases 0, norms 1.
+        """Takes :meth:`initial_tensors` as weights."""
+        self.load_state_dict(dict(self.initial_tensors(seed, std=std, zero_output=zero_output)))
+
+    def initial_tensors(
+        self, seed: int, *, std: float, zero_output: bool = False
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Draws weights N(0, std), biases 0, norms 1: one whole tensor after the other, on the CPU.
 
         The two projections into the residual stream are scaled by 1/√(2·n_layer)
         as GPT-2's, or start at zero, which learns faster under Muon.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
+            tensor = torch.zeros(parameter.shape)
             if "ln_" in name:
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            elif name.endswith("bias") or (zero_output and "c_proj" in name):
-                parameter.zero_()
-            else:
+                tensor.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif not (name.endswith("bias") or (zero_output and "c_proj" in name)):
                 scale = 1 / math.sqrt(2 * self.config.n_layer) if "c_proj" in name else 1.0
-                parameter.normal_(0.0, std * scale, generator=generator)
+                tensor.normal_(0.0, std * scale, generator=generator)
+            yield name, tensor
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Every tensor as float32 on the CPU, by its checkpoint key."""

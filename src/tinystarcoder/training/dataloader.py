@@ -3,23 +3,31 @@
 The mental model:
 
     TokenShards          documents as ids, memory-mapped; each ends with end-of-text
+      -> Mixture         several of them as one, each with its share of an epoch
       -> keep            some paths (tests, examples), and more of a large package
                          than its limit, stay with a probability
       -> packing.plan    which tokens stand in which row, for one block of an epoch
       -> row             pieces become ids; some are permuted for fill-in-the-middle:
                          back to text, cut at two characters, three parts encoded apart
-      -> batch           inputs [rows, context], targets the same shifted by one
+      -> Batch           inputs [rows, context], targets the same shifted by one
+      -> prefetch        made by a thread while the step before is computed
 
 No generator carries state from one row to the next: every random draw is seeded
-by what it decides about. A run resumes from a :class:`Cursor` of three numbers.
+by what it decides about. A run resumes from a :class:`Cursor` of three numbers, and
+rank r of n makes rows r, r + n, r + 2n, … of each step, whatever n is. What it
+gives up: a mixture holds the index of all its documents in memory, 8 bytes for each
+time that one is read in an epoch.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+import math
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 from re import compile as compile_pattern
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +40,8 @@ from .loss import IGNORED
 from .packing import Lengths, Piece, Row, blocks, plan
 from .recipe import DataRecipe
 
-Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+Ids = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,47 +52,96 @@ class Cursor:
     block: int = 0
     row: int = 0
 
+    def next_block(self) -> "Cursor":
+        """Past the rows of a block that were planned for another context."""
+        return Cursor(self.epoch, self.block + 1) if self.row else self
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one rank takes in a step. All arrays are ``[rows, context]``."""
+
+    inputs: Ids
+    targets: Ids
+    """IGNORED where a row has ended."""
+    documents: Ids
+    """Which of its row's pieces each input belongs to, from 0; padding is one more."""
+    bytes: int
+    """Of the text that the targets spell; special tokens have none."""
+    cursor: Cursor
+    """Where the next step's batch begins."""
+
+
+class Mixture:
+    """Documents of several token shards, numbered through; ``weights`` are shares of tokens."""
+
+    def __init__(self, parts: Sequence[TokenShards], weights: Sequence[float]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+        self.lengths: Lengths = np.concatenate([part.lengths for part in parts])
+        tokens = np.array([part.num_tokens for part in parts], dtype=np.float64)
+        shares = np.array(weights) / sum(weights)
+        # A lone source is read once an epoch, exactly: no rounding decides about a document.
+        times = shares * tokens.sum() / tokens if len(parts) > 1 else np.ones(1)
+        self.times = np.repeat(times, [len(part) for part in parts])
+        """How often an epoch reads each document [N], on average."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def document(self, index: int) -> npt.NDArray[np.uint16]:
+        """The ids of one document, its end of text included."""
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[part].document(index - (int(self._ends[part - 1]) if part else 0))
+
+    def documents(self) -> Iterator[dict[str, str]]:
+        """What is known of each document, in order."""
+        for part in self._parts:
+            yield from part.documents()
+
 
 class Dataloader:
-    """Endless batches over token shards, epoch after epoch."""
+    """Endless batches over token shards, epoch after epoch: one rank's share of them."""
 
     def __init__(
-        self, shards: TokenShards, tokenizer: Tokenizer, recipe: DataRecipe, seed: int
+        self,
+        shards: Mixture,
+        tokenizer: Tokenizer,
+        recipe: DataRecipe,
+        seed: int,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.shards, self.tokenizer, self.recipe, self.seed = shards, tokenizer, recipe, seed
+        self.rank, self.ranks = rank, ranks
         tokens = tokenizer.fim
         if tokens is None and recipe.fim_rate:
             raise TrainingError("data.fim_rate is set, but the tokenizer has no FIM tokens")
         self._fim_tokens = tokens
-        self._lengths: Lengths = np.asarray(shards.lengths)
-        self._keep_probability = self._probabilities()
-        self.cursor = Cursor()
+        self._token_bytes = np.array([len(token) for token in tokenizer.vocabulary])
+        self._times = self._times_read()
+        # A document that is read again has a number of its own: other cuts, other draws.
+        copies = max(math.ceil(self._times.max(initial=0.0)), 1)
+        self._lengths: Lengths = np.tile(shards.lengths, copies)
         if not self._documents(0).size:
             raise TrainingError("no documents to train on")
 
-    def batches(self, context: int, rows: int) -> Iterator[Batch]:
-        """Batches of ``rows`` rows from the cursor on, which moves with each one handed out."""
-        source = self._rows(context)
+    def batches(self, cursor: Cursor, context: int, rows: int) -> Iterator[Batch]:
+        """This rank's share of steps of ``rows`` rows, from ``cursor`` on."""
+        source = self._rows(cursor, context)
         while True:
             taken = [next(source) for _ in range(rows)]
-            self.cursor = taken[-1][2]
-            yield self._collate([self.row(epoch, row) for epoch, row, _ in taken], context)
+            mine = [self.row(epoch, row) for epoch, row, _ in taken[self.rank :: self.ranks]]
+            yield self._collate(mine, context, taken[-1][2])
 
-    def skip_block(self) -> None:
-        """Moves on to the next block: rows of the present one were planned for another context."""
-        if self.cursor.row:
-            self.cursor = Cursor(self.cursor.epoch, self.cursor.block + 1)
+    def row(self, epoch: int, row: Row) -> list[list[int]]:
+        """The ids of one planned row, piece by piece."""
+        return [self._piece(epoch, piece) for piece in row]
 
-    def row(self, epoch: int, row: Row) -> list[int]:
-        """The ids of one planned row."""
-        ids: list[int] = []
-        for piece in row:
-            ids += self._piece(epoch, piece)
-        return ids
-
-    def _rows(self, context: int) -> Iterator[tuple[int, Row, Cursor]]:
+    def _rows(self, cursor: Cursor, context: int) -> Iterator[tuple[int, Row, Cursor]]:
         """Planned rows with their epoch and the cursor after each."""
-        epoch, block, start = self.cursor.epoch, self.cursor.block, self.cursor.row
+        epoch, block, start = cursor.epoch, cursor.block, cursor.row
         while True:
             parts = blocks(self._lengths, self._documents(epoch), [self.seed, epoch])
             for index in range(block, len(parts)):
@@ -99,27 +157,30 @@ class Dataloader:
                 start = 0
             epoch, block = epoch + 1, 0
 
-    def _documents(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Ids of the documents that this epoch keeps."""
-        draws = np.random.default_rng([self.seed, epoch, 1]).random(len(self.shards))
-        return np.flatnonzero(draws < self._keep_probability)
+    def _documents(self, epoch: int) -> Ids:
+        """Numbers of the documents that this epoch reads; of a second copy, N further on."""
+        count = len(self.shards)
+        draws = np.random.default_rng([self.seed, epoch, 1]).random(count)
+        copies = np.floor(self._times) + (draws < self._times % 1)
+        each = [np.flatnonzero(copies > copy) + copy * count for copy in range(int(copies.max()))]
+        return np.concatenate(each) if each else np.empty(0, dtype=np.int64)
 
-    def _probabilities(self) -> npt.NDArray[np.float64]:
-        """What chance each document has to be read in an epoch: by its path, then its package."""
+    def _times_read(self) -> npt.NDArray[np.float64]:
+        """How often an epoch reads each document: by its path, its package, its source."""
         keep = np.ones(len(self.shards))
         rules = [(compile_pattern(rule.path), rule.probability) for rule in self.recipe.keep]
         if not rules and not self.recipe.package_tokens:
-            return keep
+            return self.shards.times
         expected: Counter[str] = Counter()  # tokens an epoch, of each package
         packages = []
         for index, origin in enumerate(self.shards.documents()):
             path = f"{origin['package']}/{origin['path']}"
             keep[index] = min((p for rule, p in rules if rule.search(path)), default=1.0)
             packages.append(origin["package"])
-            expected[origin["package"]] += keep[index] * self._lengths[index]
+            expected[origin["package"]] += keep[index] * self.shards.lengths[index]
         if limit := self.recipe.package_tokens:
             keep *= [min(1.0, limit / max(expected[package], 1)) for package in packages]
-        return keep
+        return keep * self.shards.times
 
     def _draws(self, epoch: int, document: int, start: int) -> Random:
         return Random(f"{self.seed}/{epoch}/{document}/{start}")
@@ -128,7 +189,8 @@ class Dataloader:
         return self._draws(epoch, document, start).random() < self.recipe.fim_rate
 
     def _piece(self, epoch: int, piece: Piece) -> list[int]:
-        ids: list[int] = self.shards.document(piece.document)[piece.start : piece.stop].tolist()
+        document = self.shards.document(piece.document % len(self.shards))
+        ids: list[int] = document[piece.start : piece.stop].tolist()
         if not piece.fim or self._fim_tokens is None:
             return ids
         end = self.tokenizer.eos_id
@@ -145,11 +207,34 @@ class Dataloader:
         permuted.append(end)
         return permuted if len(permuted) <= len(piece) else ids
 
-    def _collate(self, rows: list[list[int]], context: int) -> Batch:
-        """Inputs and targets, both ``[rows, context]``; padding is a target of IGNORED."""
+    def _collate(self, rows: list[list[list[int]]], context: int, cursor: Cursor) -> Batch:
         ids = np.full((len(rows), context + 1), self.tokenizer.eos_id, dtype=np.int64)
         filled = np.zeros(ids.shape, dtype=bool)
+        documents = np.zeros(ids.shape, dtype=np.int64)
         for index, row in enumerate(rows):
-            ids[index, : len(row)] = row
-            filled[index, : len(row)] = True
-        return ids[:, :-1], np.where(filled, ids, IGNORED)[:, 1:]
+            at = 0
+            for number, piece in enumerate(row):
+                ids[index, at : at + len(piece)] = piece
+                documents[index, at : at + len(piece)] = number
+                at += len(piece)
+            filled[index, :at] = True
+            documents[index, at:] = len(row)
+        targets = np.where(filled, ids, IGNORED)[:, 1:]
+        size = int(self._token_bytes[targets[targets != IGNORED]].sum())
+        return Batch(ids[:, :-1], targets, documents[:, :-1], size, cursor)
+
+
+def prefetch(source: Iterator[T], ahead: int = 2) -> Iterator[T]:
+    """The same items in the same order; a thread makes the next ones while one is used.
+
+    So the place to resume from is the one that an item carries, not where ``source`` is.
+    """
+    end = object()
+    pool = ThreadPoolExecutor(1, "prefetch")
+    waiting = deque(pool.submit(next, source, end) for _ in range(ahead))
+    try:
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, source, end))
+            yield item  # type: ignore[misc]
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -10,13 +10,44 @@ so validation takes :func:`cross_entropy_sum`.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ..model.gpt_bigcode import GPTBigCode
 
 IGNORED = -100
 
-# Rows of logits at a time: 512 x 8,192 in bfloat16 are 8 MB, about an L3 slice.
-CHUNK = 512
+# Rows of logits at a time. On a CPU 512 x 8,192 in bfloat16 are 8 MB, about an L3 slice;
+# on a GPU each chunk also reads and writes the weight's gradient, which wants fewer.
+CHUNK = {"cpu": 512, "cuda": 2048}
+
+
+class CausalLoss(nn.Module):
+    """A model and the loss of what it predicts: one forward call from ids to nats.
+
+    What DDP and FSDP2 wrap: the embedding is the head's matrix as well, so it must
+    stand whole, and its gradient be waited for, from the first layer to the loss.
+    """
+
+    def __init__(self, model: GPTBigCode, dtype: torch.dtype, *, compiled: bool) -> None:
+        super().__init__()
+        self.model, self.dtype, self.compiled = model, dtype, compiled
+
+    def forward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Mean loss in nats of ``targets [B, T]``, or without gradients their summed loss.
+
+        With ``documents [B, T]`` attention stays within one.
+        """
+        with torch.autocast(inputs.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            hidden = self.model.transformer(inputs, documents=documents)
+        hidden, weight = hidden.flatten(0, 1), self.model.transformer.wte.weight
+        if not torch.is_grad_enabled():
+            return cross_entropy_sum(
+                hidden.to(self.dtype), weight.to(self.dtype), targets.flatten()
+            )
+        return linear_cross_entropy(
+            hidden, weight, targets.flatten(), self.dtype, compiled=self.compiled
+        )
 
 
 def _loss_and_grad(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> list[Tensor]:
@@ -43,22 +74,26 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows, low = x.to(dtype), weight.to(dtype)
         scale = 1.0 / (targets != IGNORED).sum().clamp(min=1)
         grad_x = torch.empty_like(rows)
-        grad_weight = torch.zeros_like(weight)
+        # Summed over chunks in float32, whatever the weight is held in.
+        grad_weight = torch.zeros(weight.shape, device=x.device)
         total = torch.zeros((), device=x.device)
-        for start in range(0, rows.shape[0], CHUNK):
-            part = rows[start : start + CHUNK]
-            loss, grad = chunk_loss(part, low, targets[start : start + CHUNK], scale)
+        for part, wanted, grad_part in zip(
+            rows.split(_chunk(x)), targets.split(_chunk(x)), grad_x.split(_chunk(x)), strict=True
+        ):
+            loss, grad = chunk_loss(part, low, wanted, scale)
             total += loss
-            torch.mm(grad, low, out=grad_x[start : start + CHUNK])
+            torch.mm(grad, low, out=grad_part)
             grad_weight += grad.t() @ part
         ctx.save_for_backward(grad_x, grad_weight)
-        ctx.input_dtype = x.dtype
+        ctx.dtypes = x.dtype, weight.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         grad_x, grad_weight = ctx.saved_tensors
-        return (grad_x * grad_loss).to(ctx.input_dtype), grad_weight * grad_loss, None, None, None
+        dtype, weight_dtype = ctx.dtypes
+        by_weight = (grad_weight * grad_loss).to(weight_dtype)
+        return (grad_x * grad_loss).to(dtype), by_weight, None, None, None
 
 
 def linear_cross_entropy(
@@ -76,11 +111,14 @@ def linear_cross_entropy(
 
 
 @torch.no_grad()
-def cross_entropy_sum(x: Tensor, weight: Tensor, targets: Tensor) -> float:
-    """Summed loss in nats, without gradients."""
-    total = 0.0
-    for start in range(0, x.shape[0], CHUNK):
-        logits = F.linear(x[start : start + CHUNK], weight).float()
-        part = targets[start : start + CHUNK]
-        total += float(F.cross_entropy(logits, part, ignore_index=IGNORED, reduction="sum"))
+def cross_entropy_sum(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Summed loss in nats, as a float64 scalar, without gradients."""
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for part, wanted in zip(x.split(_chunk(x)), targets.split(_chunk(x)), strict=True):
+        logits = F.linear(part, weight).float()
+        total += F.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")
     return total
+
+
+def _chunk(x: Tensor) -> int:
+    return CHUNK[x.device.type]

@@ -6,25 +6,33 @@ a loss than AdamW here (docs/log.md). It is meant for matrices between hidden
 states; embeddings, biases and norms stay with AdamW. c_attn holds three maps in
 one matrix, so its rows are split into Q and K, V before they are orthogonalized.
 Source: Keller Jordan et al., "Muon: an optimizer for hidden layers", 2024.
+
+Of several ranks each orthogonalizes its share of the matrices, and all get the result;
+what is sharded (FSDP2) is gathered for it, in bfloat16, some matrices at a time.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..model.gpt_bigcode import GPTBigCode
+from .distributed import World, gather, local, own_rows, whole
 from .recipe import OptimizerRecipe
 
 # Quintic Newton-Schulz coefficients (Jordan): steep at zero, rough at one, 5 steps suffice.
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 
+# Numbers of matrices that stand whole at a time: 128 MB in bfloat16.
+_WHOLE = 1 << 26
+
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """UVᵀ of each of ``[N, rows, columns]``, singular values only roughly one."""
+    """UVᵀ of each of ``[N, rows, columns]`` in bfloat16, singular values only roughly one."""
     a, b, c = _NEWTON_SCHULZ
     x = matrices.bfloat16()
     tall = x.shape[1] > x.shape[2]
@@ -34,7 +42,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     for _ in range(_NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrices.dtype)
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -47,47 +55,71 @@ class Muon(torch.optim.Optimizer):
         self,
         params: Iterable[Tensor],
         row_splits: dict[Tensor, list[int]],
+        world: World,
         *,
         lr: float,
         momentum: float,
         weight_decay: float,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self._row_splits = row_splits
+        self._row_splits, self._world = row_splits, world
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
         for group in self.param_groups:
-            # Maps of one shape are orthogonalized in one batched product.
-            by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                update = self._momentum(parameter, group["momentum"])
-                splits = self._row_splits.get(parameter, [parameter.shape[0]])
-                for rows, part in zip(
-                    torch.split(parameter, splits), torch.split(update, splits), strict=True
+            for parameters in self._batches(group["params"]):
+                updates = [self._momentum(p, group["momentum"]) for p in parameters]
+                splits = self._splits(parameters[0])
+                for parameter, direction in zip(
+                    parameters, self._directions(updates, splits), strict=True
                 ):
-                    by_shape[rows.shape].append((rows, part))
-            for (out_features, in_features), pairs in by_shape.items():
-                directions = orthogonalize(torch.stack([update for _, update in pairs]))
-                lr = group["lr"] * max(1.0, out_features / in_features) ** 0.5
-                for (weight, _), direction in zip(pairs, directions, strict=True):
+                    weight = local(parameter)
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.add_(direction, alpha=-lr)
+                    weight.add_(own_rows(direction, parameter), alpha=-group["lr"])
+
+    def _batches(self, parameters: list[Tensor]) -> Iterator[list[Tensor]]:
+        """Matrices of one form, which are orthogonalized in batched products."""
+        by_form: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+        for parameter in parameters:
+            if parameter.grad is not None:
+                by_form[*parameter.shape, *self._splits(parameter)].append(parameter)
+        for found in by_form.values():
+            count = max(_WHOLE // found[0].numel(), self._world.size)
+            for at in range(0, len(found), count):
+                yield found[at : at + count]
+
+    def _directions(self, updates: list[Tensor], splits: list[int]) -> list[Tensor]:
+        """The steps to take, whole, of all matrices; computed is only this rank's share."""
+        world = self._world
+        full = [whole(update.bfloat16()) for update in updates]
+        # With fewer matrices than ranks, the last ranks do the first one again.
+        mine = torch.stack(full[world.rank :: world.size] or full[:1])
+        parts = [
+            orthogonalize(part) * max(1.0, part.shape[1] / part.shape[2]) ** 0.5
+            for part in torch.split(mine, splits, dim=1)
+        ]
+        return gather(list(torch.cat(parts, dim=1)), len(updates), world)
+
+    def _splits(self, parameter: Tensor) -> list[int]:
+        return self._row_splits.get(parameter, [parameter.shape[0]])
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         assert parameter.grad is not None
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        buffer: Tensor = state["momentum"]
+        buffer: Tensor = self.state[parameter]["momentum"]
         buffer.lerp_(parameter.grad, 1 - momentum)
         return parameter.grad.lerp(buffer, momentum)
 
 
-def build_optimizers(model: GPTBigCode, recipe: OptimizerRecipe) -> list[torch.optim.Optimizer]:
-    """The optimizers of a recipe; each group keeps its peak rate as ``initial_lr``."""
+def build_optimizers(
+    model: GPTBigCode, recipe: OptimizerRecipe, world: World
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a recipe; each group keeps its peak rate as ``initial_lr``.
+
+    Their state stands from the start, so that a checkpoint's can be put into it.
+    """
     hidden, decayed, plain = [], [], []
     splits: dict[Tensor, list[int]] = {}
     width, kv_dim = model.config.n_embd, model.config.kv_dim
@@ -100,23 +132,29 @@ def build_optimizers(model: GPTBigCode, recipe: OptimizerRecipe) -> list[torch.o
             hidden.append(parameter)
             if name.endswith("c_attn.weight") and model.config.multi_query:
                 splits[parameter] = [width, kv_dim, kv_dim]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": recipe.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ],
-            lr=recipe.lr,
-            betas=(recipe.beta1, recipe.beta2),
-            eps=recipe.epsilon,
-            fused=True,
-        )
-    ]
+    adamw = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": recipe.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
+        lr=recipe.lr,
+        betas=(recipe.beta1, recipe.beta2),
+        eps=recipe.epsilon,
+        fused=True,
+    )
+    for parameter in (*decayed, *plain):
+        adamw.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    optimizers: list[torch.optim.Optimizer] = [adamw]
     if hidden:
         optimizers.append(
             Muon(
                 hidden,
                 splits,
+                world,
                 lr=recipe.muon_lr,
                 momentum=recipe.muon_momentum,
                 weight_decay=recipe.muon_weight_decay,
@@ -137,4 +175,40 @@ def set_lr(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
 
 def clip_gradients(model: nn.Module, limit: float) -> float:
     """Scales gradients to a norm of at most ``limit``; returns the norm before."""
-    return float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
+    return float(whole(torch.nn.utils.clip_grad_norm_(model.parameters(), limit)))
+
+
+class WeightAverage:
+    """An exponential moving average of a model's weights, in float32."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._weights = dict(model.named_parameters())
+        self.tensors = {name: p.detach().clone() for name, p in self._weights.items()}
+        """What is not in the model: the averages, or between swaps the weights."""
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Takes in the weights after optimizer step ``step``, counted from 0."""
+        # The first steps are far from where the average is wanted: they fade faster.
+        decay = min(self._decay, (step + 1) / (step + 10))
+        for name, weight in self._weights.items():
+            local(self.tensors[name]).lerp_(local(weight), 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges weights and averages."""
+        for name, weight in self._weights.items():
+            kept, held = local(self.tensors[name]), local(weight)
+            before = held.clone()
+            held.copy_(kept)
+            kept.copy_(before)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within it the model is the average."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()

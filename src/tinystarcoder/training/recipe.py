@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import RecipeError, TinyStarcoderError
 from ..model.config import PRESETS, ModelConfig
-from .schedule import Shape
+from .schedule import Shape, lr_factor
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,48 @@ class Keep:
 
 
 @dataclass(frozen=True)
+class Source:
+    """One part of a mixture, and its share of the tokens beside the other parts' weights."""
+
+    path: str
+    weight: float
+
+
+@dataclass(frozen=True)
 class DataRecipe:
     """What is read: token shards (``corpus tokenize``), or a folder, wheel or sdist as it is.
 
+    Either ``train`` or a ``mixture`` of several. An epoch has as many tokens as all
+    sources together; of each it takes its share, some documents twice or not at all.
     ``package_tokens`` bounds what one package gives to an epoch (0: all of it):
-    of a larger one, a random share of documents, anew in every epoch.
+    of a larger one, a random share of documents, anew in every epoch. With
+    ``document_mask`` attention stays within a document; positions go on in a row.
     """
 
-    train: str
     tokenizer: str
+    train: str = ""
+    mixture: list[Source] = field(default_factory=list)
     validation: str = ""
+    document_mask: bool = False
     fim_rate: float = 0.5
     spm_rate: float = 0.5
     keep: list[Keep] = field(default_factory=list)
     package_tokens: int = 0
 
+    @property
+    def sources(self) -> list[Source]:
+        """What is read, as a mixture of at least one."""
+        return self.mixture or [Source(self.train, 1.0)]
+
 
 @dataclass(frozen=True)
 class OptimizerRecipe:
-    """AdamW for all, or Muon for the hidden matrices and AdamW for the rest."""
+    """AdamW for all, or Muon for the hidden matrices and AdamW for the rest.
+
+    ``ema``: weights averaged with this decay a step are validated and exported (0: none).
+    ``spike``: a step whose gradient norm is above so many times the median of the last
+    ones is left out (0: none is).
+    """
 
     kind: Literal["muon", "adamw"] = "muon"
     lr: float = 6e-3
@@ -71,6 +94,8 @@ class OptimizerRecipe:
     muon_momentum: float = 0.95
     muon_weight_decay: float = 0.01
     clip: float = 1.0
+    ema: float = 0.0
+    spike: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +108,17 @@ class ScheduleRecipe:
     floor: float = 0.0
     decay: float = 0.5
 
+    def factor(self, step: int) -> float:
+        """The factor of the peak rates for optimizer step ``step``, from 0."""
+        return lr_factor(
+            step,
+            self.steps,
+            shape=self.shape,
+            warmup=self.warmup,
+            floor=self.floor,
+            decay=self.decay,
+        )
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -91,7 +127,7 @@ class Phase:
     until: float
     context: int
     rows: int
-    micro_rows: int = 0  # rows held in memory at once; 0: all of a step's
+    micro_rows: int = 0  # rows that a rank holds in memory at once; 0: all of its share
 
 
 @dataclass(frozen=True)
@@ -104,17 +140,31 @@ class ValidationRecipe:
 
 @dataclass(frozen=True)
 class CheckpointRecipe:
-    """Every so many steps; only the newest ``keep`` stay."""
+    """Every so many steps; only the newest ``keep`` stay, and what else is asked for.
+
+    ``keep_best``: the one of the lowest validation loss, written when that is measured.
+    ``milestones``: steps whose checkpoint is written and never removed, e.g. the last
+    one before the rate falls, from where other lengths of the fall can be tried.
+    """
 
     every: int = 200
     keep: int = 2
+    keep_best: bool = False
+    milestones: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class HardwareRecipe:
-    """``auto`` precision is bfloat16 where the processor has it natively."""
+    """``auto`` precision is bfloat16 where the processor has it natively.
+
+    ``parallel`` says how several ranks (torchrun) share the work: each a whole model
+    (ddp), or a shard of every parameter (fsdp); ``auto`` shards what is too large to
+    copy. ``activation_checkpointing`` computes a block again rather than store it.
+    """
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    activation_checkpointing: bool = False
     compile: bool = True
     threads: int = 0
 
@@ -189,6 +239,8 @@ class Recipe:
                 raise RecipeError(
                     f"data.keep: {rule.path!r} is not a regular expression: {error}"
                 ) from error
+        if bool(self.data.train) == bool(self.data.mixture):
+            raise RecipeError("data: give either train or mixture")
         if not self.phases:
             raise RecipeError("phases: at least one is needed")
         ends = [phase.until for phase in self.phases]
@@ -206,10 +258,14 @@ class Recipe:
             ("data.spm_rate", self.data.spm_rate),
             ("schedule.floor", self.schedule.floor),
             ("schedule.decay", self.schedule.decay),
+            ("optimizer.ema", self.optimizer.ema),
             *((f"data.keep {keep.path!r}", keep.probability) for keep in self.data.keep),
         ):
             if not 0 <= value <= 1:
                 raise RecipeError(f"{where} must lie in 0..1, not {value}")
+        for source in self.data.mixture:
+            if not source.weight > 0:
+                raise RecipeError(f"data.mixture {source.path!r}: weight must be above 0")
         for where, count, least in (
             ("data.package_tokens", self.data.package_tokens, 0),
             ("schedule.steps", self.schedule.steps, 1),
@@ -227,6 +283,7 @@ class Recipe:
         data = replace(
             self.data,
             train=resolve(self.data.train),
+            mixture=[replace(part, path=resolve(part.path)) for part in self.data.mixture],
             tokenizer=resolve(self.data.tokenizer),
             validation=resolve(self.data.validation),
         )

@@ -3,302 +3,319 @@
 On a CPU the same recipe, data and thread count give the same weights bit for
 bit, whether the run went through or was killed and resumed: rows are pure
 functions of the seed, and a checkpoint holds all state that a step changes.
-One process here; ``torchrun`` is not supported yet.
+Another number of ranks sees the same batches, and the same losses but for
+rounding.
+
+What stops a run, and what is left of it: SIGTERM or Ctrl-C, after the step, with a
+checkpoint; a full disk, a loss that is not finite, gradients that explode again and
+again, or a lost rank, with the last checkpoint and a message. A single step whose
+gradient is far above the last ones' is left out, since one bad batch can undo
+thousands of steps.
 """
 
-import json
 import math
+import signal
+import statistics
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
-from torch import Tensor
 
-from .. import files
-from ..corpus import token_shards
-from ..corpus.document import Document
-from ..corpus.sources import open_package
-from ..corpus.token_shards import TokenShards
 from ..errors import TrainingError
-from ..model.checkpoint import Checkpoint
 from ..model.gpt_bigcode import GPTBigCode
 from ..tokenizer import Tokenizer
 from . import checkpoint, validation
 from .checkpoint import Progress
-from .dataloader import Batch, Dataloader
-from .loss import IGNORED, linear_cross_entropy
-from .optimizer import build_optimizers, clip_gradients, set_lr
+from .dataloader import Batch, Dataloader, Mixture, prefetch
+from .distributed import World, choose_parallel, place, unsynchronized
+from .hardware import peak_flops
+from .loss import IGNORED, CausalLoss
+from .optimizer import WeightAverage, build_optimizers, clip_gradients, set_lr
+from .plan import attention_flops, product_flops
 from .recipe import Phase, Recipe
-from .schedule import lr_factor
+from .run_log import RunLog
+from .run_setup import check_resumed, check_run, dtype_for, open_sources, weights_to_begin
 
-LOG = "log.jsonl"
+# Gradient norms that a spike is compared with, and how many it takes to compare.
+_NORMS, _ENOUGH_NORMS = 100, 20
+_SPIKES_IN_A_ROW = 5
 
 
 class Trainer:
-    """One run of a recipe into ``output``, begun or gone on with."""
+    """One run of a recipe into ``output``, begun or gone on with.
+
+    ``stopped_by`` is the signal that ended :meth:`run` before its last step, if one did.
+    """
 
     def __init__(self, recipe: Recipe, output: Path) -> None:
         self.recipe, self.output = recipe, output
+        self.stopped_by: int | None = None
         if recipe.hardware.threads:
             torch.set_num_threads(recipe.hardware.threads)
-        self.dtype = _dtype(recipe.hardware.precision)
+        self.world = World.join()
+        self.dtype = dtype_for(recipe.hardware.precision, self.world.device)
         self.tokenizer = Tokenizer.from_folder(Path(recipe.data.tokenizer))
-        shards = self._shards("train", recipe.data.train)
-        self.loader = Dataloader(shards, self.tokenizer, recipe.data, recipe.seed)
-        held_out = recipe.data.validation
-        self.validation = self._shards("validation", held_out) if held_out else None
-        self.model = GPTBigCode(recipe.model_config())
-        _check_vocabulary(self.model, self.tokenizer, shards)
-        self._begin_weights()
-        self.optimizers = build_optimizers(self.model, recipe.optimizer)
+        self.train, self.validation = open_sources(recipe, output, self.tokenizer, self.world)
+        check_run(recipe, self.tokenizer, [*self.train, *self.validation], self.world)
+        weights = [source.weight for source in recipe.data.sources]
+        self.loader = Dataloader(
+            Mixture(self.train, weights),
+            self.tokenizer,
+            recipe.data,
+            recipe.seed,
+            rank=self.world.rank,
+            ranks=self.world.size,
+        )
+        self._build()
         self.progress = Progress()
+        self.log = RunLog(output, recipe.name, recipe.schedule.steps, silent=not self.world.leads)
         self._resume()
-        if recipe.hardware.compile:
-            # Blocks alone: one graph serves every layer, and the embedding's backward pass
-            # stays eager, whose sums do not depend on which thread comes first.
-            for block in self.model.transformer.h:
-                block.compile(dynamic=False)
 
     def run(self) -> Path:
-        """Trains to the recipe's last step; returns the last checkpoint's folder."""
-        recipe, steps = self.recipe, self.recipe.schedule.steps
+        """Trains to the recipe's last step, or a signal; returns the last checkpoint's folder."""
         saved: Path | None = None
-        with _progress_bar() as bar:
-            task = bar.add_task(recipe.name, total=steps, completed=self.progress.step, status="")
-            for phase, batch in self._batches():
+        batches = prefetch(self._batches())
+        with self.log, _signals() as caught, self.world.lost_ranks():
+            for phase, batch in batches:
                 record = self._step(batch, phase)
-                done = self.progress.step
-                if self._due(recipe.validation.every) and self.validation is not None:
-                    record["validation_bits_per_byte"] = self._validate(phase)
-                self._log(record)
-                bar.update(task, completed=done, status=_status(record))
-                if self._due(recipe.checkpoint.every) or done == steps:
-                    saved = self._save()
+                stop = self.world.any(bool(caught))
+                if self.validation and self._due(self.recipe.validation.every):
+                    record |= self._validate(phase)
+                self.log.write(record)
+                saved = self._save() if stop or self._save_due() else saved
+                if stop:
+                    self.stopped_by = caught[0] if caught else signal.SIGTERM
+                    break
+            batches.close()
         return saved or checkpoint.steps_in(self.output)[-1]
+
+    def _build(self) -> None:
+        """Model, optimizers and average; their memory is taken where each rank holds it."""
+        recipe, world = self.recipe, self.world
+        with torch.device("meta"):
+            self.model = GPTBigCode(recipe.model_config())
+        loss = CausalLoss(self.model, self.dtype, compiled=recipe.hardware.compile)
+        for block in self.model.transformer.h:
+            block.recompute = recipe.hardware.activation_checkpointing
+            if recipe.hardware.compile:
+                # Blocks alone: one graph serves every layer, and the embedding's backward pass
+                # stays eager, whose sums do not depend on which thread comes first.
+                block.compile(dynamic=False)
+        parallel = choose_parallel(recipe.hardware.parallel, self.model, world)
+        self.compute = place(loss, weights_to_begin(recipe, self.model), world, parallel)
+        self.optimizers = build_optimizers(self.model, recipe.optimizer, world)
+        ema = recipe.optimizer.ema
+        self.average = WeightAverage(self.model, ema) if ema else None
+        self._tensors = checkpoint.resume_tensors(self.model, self.optimizers, self.average)
 
     def _batches(self) -> Iterator[tuple[Phase, Batch]]:
         """One batch a step, from where the run stands to the recipe's end."""
-        recipe, current = self.recipe, None
+        recipe, current, cursor = self.recipe, None, self.progress.cursor
         batches: Iterator[Batch] = iter(())
         for step in range(self.progress.step, recipe.schedule.steps):
             phase = recipe.phase_at(step)
             if phase != current:
                 # The present block's rows were planned for the phase before.
                 if step and recipe.phase_at(step - 1) != phase:
-                    self.loader.skip_block()
-                batches, current = self.loader.batches(phase.context, phase.rows), phase
-            yield phase, next(batches)
+                    cursor = cursor.next_block()
+                batches, current = self.loader.batches(cursor, phase.context, phase.rows), phase
+            batch = next(batches)
+            cursor = batch.cursor
+            yield phase, batch
+
+    def _step(self, batch: Batch, phase: Phase) -> dict[str, Any]:
+        """One optimizer step; returns what the log says of it."""
+        began = time.perf_counter()
+        before, device = self.progress, self.world.device
+        factor = self.recipe.schedule.factor(before.step)
+        set_lr(self.optimizers, factor)
+        counted, size = self.world.sum(int((batch.targets != IGNORED).sum()), batch.bytes)
+        loss = self._accumulate(batch, phase, int(counted))
+        norm = clip_gradients(self.model, self.recipe.optimizer.clip)
+        taken = self._is_sound(loss, norm)
+        for optimizer in self.optimizers:
+            if taken:
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if self.average and taken:
+            self.average.update(before.step)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - began
+        tokens = phase.rows * phase.context
+        self.progress = replace(
+            before,
+            step=before.step + 1,
+            tokens=before.tokens + tokens,
+            seconds=before.seconds + seconds,
+            cursor=batch.cursor,
+            norms=(*before.norms, norm)[-_NORMS:] if taken else before.norms,
+            skipped=0 if taken else before.skipped + 1,
+            validation=None,
+        )
+        return {
+            "step": self.progress.step,
+            "tokens": self.progress.tokens,
+            "seconds": round(self.progress.seconds, 2),
+            "loss": loss,
+            **({"bits_per_byte": loss * counted / math.log(2) / size} if size else {}),
+            "grad_norm": norm,
+            **({} if taken else {"skipped": True}),
+            "lr_factor": factor,
+            "tokens_per_second": round(tokens / seconds, 1),
+            "mfu": round(self._flops(batch, phase) / seconds / self._peak(), 4),
+            "seconds_left": round(self._seconds_left()),
+        }
+
+    def _accumulate(self, batch: Batch, phase: Phase, counted: int) -> float:
+        """Gradients of the step's mean loss, a few rows at a time; returns the loss in nats.
+
+        ``counted`` are the targets of all ranks.
+        """
+        world, size = self.world, phase.micro_rows or phase.rows
+        if self.recipe.model.dropout:  # What is dropped is a function of the step, as rows are.
+            torch.manual_seed(hash((self.recipe.seed, self.progress.step, world.rank)))
+        total = torch.zeros((), dtype=torch.float64, device=world.device)
+        starts = range(0, len(batch.inputs), size)
+        for start in starts:
+            part = slice(start, start + size)
+            share = int((batch.targets[part] != IGNORED).sum()) / counted
+            documents = self._tensor(batch.documents[part])
+            masked = documents if self.recipe.data.document_mask else None
+            last = start == starts[-1]
+            with nullcontext() if last else unsynchronized(self.compute):
+                inputs, targets = (
+                    self._tensor(batch.inputs[part]),
+                    self._tensor(batch.targets[part]),
+                )
+                loss = self.compute(inputs, targets, masked) * share
+                # DDP and FSDP2 average over ranks what is to be summed.
+                (loss * world.size).backward()
+            total += loss.detach()
+        return world.sum(float(total))[0]
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.world.device, non_blocking=True)
+
+    def _is_sound(self, loss: float, norm: float) -> bool:
+        """Whether to take the step; its gradient may be far above the last ones'."""
+        progress, limit = self.progress, self.recipe.optimizer.spike
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise TrainingError(
+                f"step {progress.step}: loss {loss}, gradient norm {norm}; lower the learning "
+                f"rate and start again from the last checkpoint in {self.output}"
+            )
+        if not limit or len(progress.norms) < _ENOUGH_NORMS:
+            return True
+        usual = statistics.median(progress.norms)
+        if norm <= limit * usual:
+            return True
+        if progress.skipped + 1 >= _SPIKES_IN_A_ROW:
+            raise TrainingError(
+                f"step {progress.step}: gradient norm {norm:.3g}, and {_SPIKES_IN_A_ROW} steps in "
+                f"a row above {limit:g} times the usual {usual:.3g}; lower the learning rate and "
+                f"start again from the last checkpoint in {self.output}"
+            )
+        return False
+
+    def _flops(self, batch: Batch, phase: Phase) -> float:
+        """What a step computes; attention that is masked by document sees less of a row."""
+        config, context = self.model.config, float(phase.context)
+        if self.recipe.data.document_mask:
+            lengths = np.concatenate([np.bincount(row) for row in batch.documents])
+            context = float((lengths**2).sum() / lengths.sum())
+        attention = attention_flops(config, 1) * context
+        return phase.rows * phase.context * (product_flops(config) + attention)
+
+    def _peak(self) -> float:
+        device = self.world.device
+        return self.world.size * peak_flops(str(device), self.dtype)
+
+    def _seconds_left(self) -> float:
+        done = self.progress
+        return (self.recipe.total_tokens() - done.tokens) * done.seconds / done.tokens
 
     def _due(self, every: int) -> bool:
         step = self.progress.step
         return bool(every) and (step % every == 0 or step == self.recipe.schedule.steps)
 
-    def _step(self, batch: Batch, phase: Phase) -> dict[str, Any]:
-        """One optimizer step; returns what the log says of it."""
-        began = time.perf_counter()
-        schedule, step = self.recipe.schedule, self.progress.step
-        factor = lr_factor(
-            step,
-            schedule.steps,
-            shape=schedule.shape,
-            warmup=schedule.warmup,
-            floor=schedule.floor,
-            decay=schedule.decay,
-        )
-        set_lr(self.optimizers, factor)
-        loss = self._accumulate(batch, phase)
-        norm = clip_gradients(self.model, self.recipe.optimizer.clip)
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise TrainingError(
-                f"step {step}: loss {loss}, gradient norm {norm}; lower the learning rate and "
-                f"start again from the last checkpoint in {self.output}"
+    def _save_due(self) -> bool:
+        recipe, progress = self.recipe.checkpoint, self.progress
+        is_best = progress.validation is not None and progress.validation == progress.best
+        milestone = progress.step in recipe.milestones
+        return self._due(recipe.every) or milestone or (recipe.keep_best and is_best)
+
+    def _validate(self, phase: Phase) -> dict[str, float]:
+        with self.average.in_place() if self.average else nullcontext():
+            found = validation.bits_per_byte(
+                self.compute,
+                self.validation[0],
+                self.tokenizer,
+                min(phase.context, 1024),
+                self.recipe.validation.tokens,
+                self.world,
+                middles=bool(self.recipe.data.fim_rate),
             )
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        seconds = time.perf_counter() - began
-        tokens = phase.rows * phase.context
-        self.progress = Progress(
-            step + 1,
-            self.progress.tokens + tokens,
-            self.progress.seconds + seconds,
-            self.loader.cursor,
-        )
-        return {
-            "step": step + 1,
-            "tokens": self.progress.tokens,
-            "seconds": round(self.progress.seconds, 2),
-            "loss": loss,
-            "grad_norm": norm,
-            "lr_factor": factor,
-            "tokens_per_second": round(tokens / seconds, 1),
-        }
-
-    def _accumulate(self, batch: Batch, phase: Phase) -> float:
-        """Gradients of the batch's mean loss, a few rows at a time; returns the loss in nats."""
-        inputs, targets = (torch.from_numpy(part) for part in batch)
-        counted = int((targets != IGNORED).sum())
-        total = 0.0
-        size = phase.micro_rows or phase.rows
-        for rows, wanted in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
-            share = int((wanted != IGNORED).sum()) / counted
-            loss = self._loss(rows, wanted) * share
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        return total
-
-    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        with self._autocast():
-            hidden = self.model.transformer(inputs)
-        return linear_cross_entropy(
-            hidden.flatten(0, 1),
-            self.model.transformer.wte.weight,
-            targets.flatten(),
-            self.dtype,
-            compiled=self.recipe.hardware.compile,
-        )
-
-    def _autocast(self) -> Any:
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast("cpu", self.dtype)
-
-    def _validate(self, phase: Phase) -> float:
-        assert self.validation is not None
-        return validation.bits_per_byte(
-            self.model,
-            self.validation,
-            self.tokenizer,
-            min(phase.context, 1024),
-            self.recipe.validation.tokens,
-            self.dtype,
-        )
+        loss = found["validation_bits_per_byte"]
+        best = min(loss, self.progress.best or math.inf)
+        self.progress = replace(self.progress, validation=loss, best=best)
+        return found
 
     def _save(self) -> Path:
-        folder = checkpoint.save_step(
-            self.output,
-            self.progress,
-            self.model,
-            self.optimizers,
-            self.tokenizer,
-            self.recipe.to_dict(),
-        )
-        checkpoint.keep_newest(self.output, self.recipe.checkpoint.keep)
+        with self.average.in_place() if self.average else nullcontext():
+            folder = checkpoint.save_step(
+                self.output,
+                self.progress,
+                self.model,
+                self._tensors,
+                self.tokenizer,
+                {
+                    "recipe": self.recipe.to_dict(),
+                    "data": [shards.fingerprint for shards in self.train],
+                    "ranks": self.world.size,
+                    "versions": checkpoint.versions(),
+                },
+                self.world,
+            )
+        if self.world.leads:
+            checkpoint.prune(self.output, self.recipe.checkpoint)
         return folder
-
-    def _shards(self, name: str, source: str) -> TokenShards:
-        """Token shards as they are; a source of Python files is tokenized once, into the run."""
-        path, built = Path(source), self.output / "data" / name
-        if (path / token_shards.INDEX).exists():
-            return TokenShards.open(path)
-        if built.exists():
-            return TokenShards.open(built)
-        return token_shards.build_token_shards(_documents(path), self.tokenizer, built)
-
-    def _begin_weights(self) -> None:
-        """Draws the weights, or takes those of the recipe's checkpoint."""
-        begin = self.recipe.model
-        if not begin.weights:
-            self.model.initialize(
-                self.recipe.seed, std=begin.init_std, zero_output=begin.zero_output
-            )
-            return
-        stored = Checkpoint.open(begin.weights)
-        if stored.config.shapes() != self.model.config.shapes():
-            raise TrainingError(
-                f"{begin.weights}: another architecture than the recipe's [model]; "
-                "set model.preset and model.overrides to those of its config.json"
-            )
-        self.model.load_arrays({name: stored.tensor(name).copy() for name in stored.names})
 
     def _resume(self) -> None:
         """Goes on from the newest checkpoint, if there is one of this recipe."""
-        self.output.mkdir(parents=True, exist_ok=True)
+        if self.world.leads:
+            self.output.mkdir(parents=True, exist_ok=True)
+            checkpoint.remove_remains(self.output)
+        self.world.wait()
         found = checkpoint.steps_in(self.output)
         if found:
-            progress, trained_by = checkpoint.read_state(found[-1])
-            _check_same_recipe(found[-1], trained_by, self.recipe.to_dict())
-            checkpoint.load_step(found[-1], self.model, self.optimizers)
-            self.progress, self.loader.cursor = progress, progress.cursor
-        _truncate_log(self.output / LOG, self.progress.step)
-
-    def _log(self, record: dict[str, Any]) -> None:
-        with (self.output / LOG).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+            self.progress, state = checkpoint.read_state(found[-1])
+            check_resumed(found[-1], state, self.recipe, self.train)
+            checkpoint.load_step(found[-1], self.model, self._tensors, self.average, self.world)
+        self.log.cut(self.progress.step)
 
 
-def _documents(source: Path) -> Iterator[Document]:
-    """The Python files of one folder, wheel or sdist, as they are."""
-    package = open_package(source)
-    for path, text in package.files():
-        if isinstance(text, str):
-            yield Document(text, path, package.name, package.version, license="")
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGTERM and SIGINT instead of dying of them; a second one is not kept back."""
+    caught: list[int] = []
 
+    def note(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, before[number])
 
-def _dtype(precision: str) -> torch.dtype:
-    """bfloat16 where the processor multiplies it natively: emulated, it is many times slower."""
-    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if precision == "bf16" or (precision == "auto" and native):
-        return torch.bfloat16
-    return torch.float32
-
-
-def _check_vocabulary(model: GPTBigCode, tokenizer: Tokenizer, shards: TokenShards) -> None:
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise TrainingError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, the model only "
-            f"{model.config.vocab_size}: set model.overrides.vocab_size"
-        )
-    if shards.vocab_size != tokenizer.vocab_size:
-        raise TrainingError(
-            f"the token shards were written with {shards.vocab_size} ids, the tokenizer has "
-            f"{tokenizer.vocab_size}: run 'tinystarcoder corpus tokenize' with this tokenizer"
-        )
-
-
-def _check_same_recipe(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """A run goes on by its own recipe; its length and what it is watched by may change."""
-    free = ("schedule", "checkpoint", "validation", "hardware", "phases")
-    for key in new:
-        if key not in free and json.loads(json.dumps(new[key])) != old.get(key):
-            raise TrainingError(
-                f"{folder} was trained by another recipe ([{key}] differs): "
-                "choose another --output, or go on with the old recipe"
-            )
-
-
-def _truncate_log(path: Path, step: int) -> None:
-    """Forgets what the log says of steps that the checkpoint has not seen."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = []
-    for line in lines:
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):  # The line that was being written when the run was killed.
-            continue
-    files.write_atomically(path, "".join(kept).encode())
-
-
-def _progress_bar() -> ProgressBar:
-    return ProgressBar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(),
-    )
-
-
-def _status(record: dict[str, Any]) -> str:
-    text = f"loss {record['loss']:.3f}  {record['tokens_per_second']:,.0f} tokens/s"
-    if "validation_bits_per_byte" in record:
-        text += f"  validation {record['validation_bits_per_byte']:.3f} bits/byte"
-    return text
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,135 @@
+"""What a run opens, begins from and is checked for, before its first step."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..corpus import token_shards
+from ..corpus.document import Document
+from ..corpus.sources import open_package
+from ..corpus.token_shards import TokenShards
+from ..errors import TrainingError
+from ..model.checkpoint import Checkpoint
+from ..model.gpt_bigcode import GPTBigCode
+from ..tokenizer import Tokenizer
+from .checkpoint import read_weights
+from .distributed import World
+from .recipe import Recipe
+
+# What may change when a run goes on: its length, and what it is watched by and runs on.
+_FREE = ("schedule", "checkpoint", "validation", "hardware", "phases")
+
+
+def open_sources(
+    recipe: Recipe, output: Path, tokenizer: Tokenizer, world: World
+) -> tuple[list[TokenShards], list[TokenShards]]:
+    """The recipe's training and validation shards (none or one), their checksums verified.
+
+    A source of Python files is tokenized once, into the run. Raises CorpusError for a
+    file that is missing, cut or changed.
+    """
+    train = [source.path for source in recipe.data.sources]
+    held_out = [recipe.data.validation] if recipe.data.validation else []
+    names = ["train", *(f"train-{number}" for number in range(1, len(train)))]
+    opened: list[TokenShards] = []
+    for name, path in zip([*names, "validation"], [*train, *held_out], strict=False):
+        if world.leads:
+            _tokenized(Path(path), output / "data" / name, tokenizer).verify()
+        world.wait()
+        opened.append(_tokenized(Path(path), output / "data" / name, tokenizer))
+    return opened[: len(train)], opened[len(train) :]
+
+
+def _tokenized(source: Path, built: Path, tokenizer: Tokenizer) -> TokenShards:
+    if (source / token_shards.INDEX).exists():
+        return TokenShards.open(source)
+    if built.exists():
+        return TokenShards.open(built)
+    return token_shards.build_token_shards(_documents(source), tokenizer, built)
+
+
+def _documents(source: Path) -> Iterator[Document]:
+    """The Python files of one folder, wheel or sdist, as they are."""
+    package = open_package(source)
+    for path, text in package.files():
+        if isinstance(text, str):
+            yield Document(text, path, package.name, package.version, license="")
+
+
+def dtype_for(precision: str, device: torch.device) -> torch.dtype:
+    """bfloat16 where the processor multiplies it natively: emulated, it is many times slower."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if precision == "bf16" or (precision == "auto" and native):
+        return torch.bfloat16
+    return torch.float32
+
+
+def weights_to_begin(recipe: Recipe, model: GPTBigCode) -> Iterator[tuple[str, Tensor]]:
+    """Weights as drawn, or those of the recipe's checkpoint: whole tensors, one at a time."""
+    begin = recipe.model
+    if not begin.weights:
+        yield from model.initial_tensors(
+            recipe.seed, std=begin.init_std, zero_output=begin.zero_output
+        )
+        return
+    stored = Checkpoint.open(begin.weights)
+    if stored.config.shapes() != model.config.shapes():
+        raise TrainingError(
+            f"{begin.weights}: another architecture than the recipe's [model]; "
+            "set model.preset and model.overrides to those of its config.json"
+        )
+    yield from read_weights(stored)
+
+
+def check_run(
+    recipe: Recipe, tokenizer: Tokenizer, opened: Sequence[TokenShards], world: World
+) -> None:
+    """Raises TrainingError where tokenizer, data, model and ranks do not fit together."""
+    size = recipe.model_config().vocab_size
+    if tokenizer.vocab_size > size:
+        raise TrainingError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model only "
+            f"{size}: set model.overrides.vocab_size"
+        )
+    for shards in opened:
+        if shards.vocab_size != tokenizer.vocab_size:
+            raise TrainingError(
+                f"{shards.folder}: written with {shards.vocab_size} ids, the tokenizer has "
+                f"{tokenizer.vocab_size}: run 'tinystarcoder corpus tokenize' with this tokenizer"
+            )
+    for number, phase in enumerate(recipe.phases):
+        if phase.rows % world.size:
+            raise TrainingError(
+                f"phases[{number}].rows {phase.rows} do not spread over {world.size} ranks: "
+                f"choose a multiple of {world.size}"
+            )
+    if recipe.data.document_mask and recipe.model.dropout and world.device.type == "cuda":
+        raise TrainingError(
+            "data.document_mask: attention by document on a GPU has no dropout; "
+            "set model.dropout to 0"
+        )
+
+
+def check_resumed(
+    folder: Path, state: dict[str, Any], recipe: Recipe, train: Sequence[TokenShards]
+) -> None:
+    """A run goes on by its own recipe, but for what is in _FREE, and on its own data."""
+    new, old = json.loads(json.dumps(recipe.to_dict())), state["recipe"]
+    for key in new:
+        if key not in _FREE and new[key] != old.get(key):
+            raise TrainingError(
+                f"{folder} was trained by another recipe ([{key}] differs): "
+                "choose another --output, or go on with the old recipe"
+            )
+    if state["data"] != [shards.fingerprint for shards in train]:
+        raise TrainingError(
+            f"{folder} was trained on other token shards than those that data.train names "
+            "now: bring them back, or choose another --output"
+        )

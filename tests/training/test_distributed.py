@@ -1,0 +1,188 @@
+"""Two ranks over gloo against one process: losses, weights, resume, and a rank that dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tinystarcoder.model.checkpoint import Checkpoint
+from tinystarcoder.training import checkpoint
+from tinystarcoder.training.distributed import World, gather, own_rows
+from tinystarcoder.training.recipe import Recipe
+from tinystarcoder.training.run_log import LOG
+from tinystarcoder.training.trainer import Trainer
+
+MAIN = "from tinystarcoder.cli.main import main; main()"
+
+# At this step rank 1 is gone.
+DYING = """
+import os, signal
+from tinystarcoder.training.trainer import Trainer
+step = Trainer._step
+def dying(self, batch, phase):
+    if self.world.rank == 1 and self.progress.step == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, phase)
+Trainer._step = dying
+"""
+
+# At step 6 rank 1 has no room for its share of the checkpoint.
+FULL = """
+from tinystarcoder.training.checkpoint import HuggingFaceStorageWriter as Writer
+from tinystarcoder.training.trainer import Trainer
+save, write = Trainer._save, Writer.write_data
+def full(*_):
+    raise OSError(28, "No space left on device")
+def saving(self):
+    Writer.write_data = full if self.world.rank == 1 and self.progress.step == 6 else write
+    return save(self)
+Trainer._save = saving
+"""
+
+
+def test_alone_there_is_nothing_to_gather():
+    world = World()
+    tensors = [torch.ones(2, 3), torch.zeros(2, 3)]
+    assert world.sum(1.5, 2) == [1.5, 2]
+    assert not world.any(False)
+    assert all(map(torch.equal, gather(tensors, 2, world), tensors))
+    assert own_rows(tensors[0], tensors[1]) is tensors[0]
+
+
+def command(recipe: Path, run: Path, ranks: int, changes: dict[str, str], program: str = MAIN):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", str(ranks), "--no-python"]
+    options = [f"--set={name}={value}" for name, value in changes.items()]
+    python = [sys.executable, "-c", program, "train", str(recipe), "--output", str(run)]
+    return [*(torchrun if ranks > 1 else []), *python, *options]
+
+
+def train(recipe: Path, run: Path, ranks: int, changes: dict[str, str], program: str = MAIN):
+    done = subprocess.run(
+        command(recipe, run, ranks, changes, program), capture_output=True, text=True
+    )
+    return done
+
+
+def log_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+
+
+def series(run: Path, key: str = "loss") -> list[float]:
+    return [record[key] for record in log_of(run) if key in record]
+
+
+def last_weights(run: Path) -> dict[str, np.ndarray]:
+    stored = Checkpoint.open(checkpoint.steps_in(run)[-1])
+    return {name: stored.tensor(name) for name in stored.names}
+
+
+EXACT = {"hardware.precision": "fp32"}
+WAYS = {
+    "one": (1, EXACT),
+    "ddp": (2, EXACT | {"hardware.parallel": "ddp"}),
+    "fsdp": (2, EXACT | {"hardware.parallel": "fsdp", "optimizer.ema": "0.5"}),
+    "fsdp-recomputing": (
+        2,
+        EXACT | {"hardware.parallel": "fsdp", "hardware.activation_checkpointing": "true"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(toy_recipe_text, tmp_path_factory):
+    """A run of the toy recipe in each way, made when it is first asked for."""
+    folder = tmp_path_factory.mktemp("runs")
+    recipe = folder / "toy.toml"
+    recipe.write_text(toy_recipe_text)
+
+    def run(way: str) -> Path:
+        if not (folder / way).exists():
+            done = train(recipe, folder / way, *WAYS[way])
+            assert done.returncode == 0, done.stderr
+        return folder / way
+
+    return run
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("way", ["ddp", "fsdp", "fsdp-recomputing"])
+@pytest.mark.parametrize("key", ["loss", "grad_norm", "bits_per_byte"])
+def test_two_ranks_see_what_one_sees(runs, way, key):
+    np.testing.assert_allclose(series(runs(way), key), series(runs("one"), key), rtol=2e-3)
+
+
+@pytest.mark.full
+def test_two_ranks_validate_what_one_does(runs):
+    for key in ("validation_bits_per_byte", "validation_fim_bits_per_byte"):
+        np.testing.assert_allclose(series(runs("ddp"), key), series(runs("one"), key), rtol=2e-3)
+
+
+@pytest.mark.full
+def test_fsdp_ends_with_the_weights_of_ddp(runs):
+    ddp, fsdp = last_weights(runs("ddp")), last_weights(runs("fsdp-recomputing"))
+    for name, value in ddp.items():
+        np.testing.assert_allclose(fsdp[name], value, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("first", "then"), [("fsdp", "one"), ("one", "fsdp"), ("fsdp", "ddp")])
+def test_a_run_goes_on_with_another_number_of_ranks(toy_recipe, tmp_path, first, then):
+    steady = {"schedule.decay": "0", "phases": "[{until=1.0, context=32, rows=4}]"}
+    for run, ways in (("through", ["one"]), ("changed", [first, then])):
+        for way, steps in zip(ways, (6, 12) if len(ways) == 2 else (12,), strict=True):
+            ranks, changes = WAYS[way]
+            changes = changes | steady | {"schedule.steps": str(steps), "optimizer.ema": "0.5"}
+            done = train(toy_recipe, tmp_path / run, ranks, changes)
+            assert done.returncode == 0, done.stderr
+    through, changed = tmp_path / "through", tmp_path / "changed"
+    np.testing.assert_allclose(series(changed), series(through), rtol=2e-3)
+    assert len(series(changed)) == 12
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_rank_that_dies_is_one_clear_message(toy_recipe, tmp_path, parallel):
+    done = train(toy_recipe, tmp_path / "run", 2, {"hardware.parallel": parallel}, DYING + MAIN)
+    assert done.returncode != 0
+    assert "rank 0 of 2 lost another rank" in done.stderr
+    assert [path.name for path in checkpoint.steps_in(tmp_path / "run")][-1] == "step-000006"
+    assert Trainer(Recipe.read(toy_recipe), tmp_path / "run").run().name == "step-000012"
+
+
+@pytest.mark.full
+def test_a_rank_without_room_stops_all_and_leaves_the_last_checkpoint(toy_recipe, tmp_path):
+    done = train(toy_recipe, tmp_path / "run", 2, {"hardware.parallel": "fsdp"}, FULL + MAIN)
+    assert done.returncode != 0
+    assert "No space left on device; earlier steps are intact" in " ".join(done.stderr.split())
+    assert [path.name for path in checkpoint.steps_in(tmp_path / "run")] == ["step-000003"]
+
+
+@pytest.mark.full
+def test_rows_that_do_not_spread_are_one_clear_error(toy_recipe, tmp_path):
+    phases = {"phases": "[{until=1.0, context=32, rows=3}]"}
+    done = train(toy_recipe, tmp_path / "run", 2, phases)
+    assert done.returncode != 0
+    assert "phases[0].rows 3 do not spread over 2 ranks" in " ".join(done.stderr.split())
+
+
+@pytest.mark.full
+def test_sigterm_to_torchrun_leaves_a_checkpoint_to_go_on_from(toy_recipe, tmp_path):
+    run = tmp_path / "run"
+    changes = {"schedule.steps": "4000", "checkpoint.every": "4000", "validation.every": "0"}
+    process = subprocess.Popen(
+        command(toy_recipe, run, 2, changes), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while process.poll() is None and not (run / LOG).exists():
+        os.sched_yield()
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    (last,) = checkpoint.steps_in(run)
+    progress, _ = checkpoint.read_state(last)
+    assert 0 < progress.step == len(log_of(run)) < 4000
