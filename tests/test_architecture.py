@@ -24,7 +24,7 @@ PACKAGE = "tinystarcoder"
 # A room imports from lower storeys only, and never from its neighbors.
 STOREYS = (
     ("errors",),
-    ("files", "fim"),
+    ("files", "fim", "hub"),
     ("tokenizer",),
     ("corpus",),
     ("model",),
@@ -53,6 +53,7 @@ RESERVED = {
     "fastokens": ("corpus/bulk_encoding.py",),
     "datatrove": ("corpus/cluster.py",),
     "typer": ("cli/",),
+    "huggingface_hub": ("hub.py", "evaluation/card.py"),
     "starlette": ("serving/",),
     "uvicorn": ("cli/serve.py",),
     "pygls": ("serving/lsp.py",),

@@ -5,14 +5,13 @@ A name is, in this order: a bundled model (``nano``), a folder, a hub id
 A model is one thread's: it gives up locks, which its callers place better.
 """
 
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TypedDict, Unpack, get_args
 
-from . import fim
+from . import fim, hub
 from .engine.decoder import Decoder
 from .engine.native_decoder import HOW_TO_BUILD, NativeDecoder, is_built
 from .engine.numpy_decoder import NumpyDecoder
@@ -34,13 +33,6 @@ from .model.config import ModelConfig
 from .tokenizer import Tokenizer
 
 BUNDLED = "nano"
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-# Never pickles, nor other frameworks' weights.
-_HUB_FILES = [
-    *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"),
-    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "README.md"),
-]
 
 
 class Options(TypedDict, total=False):
@@ -213,8 +205,8 @@ def locate(name: str | Path | None = None) -> Path:
     # A file too: opening it says what is wrong with it.
     if path.exists():
         return path
-    if isinstance(name, str) and _HUB_ID.fullmatch(name) and name[0] != ".":
-        return _from_hub(name)
+    if isinstance(name, str) and hub.is_id(name):
+        return hub.fetch(name)
     raise ModelNotFoundError(
         f"{name}: no such folder, and neither a bundled model ({BUNDLED}) nor a hub id (owner/name)"
     )
@@ -227,16 +219,3 @@ def _bundled() -> Path:
             f"{folder}: this installation holds no bundled model {BUNDLED}; name a folder"
         )
     return folder
-
-
-def _from_hub(name: str) -> Path:
-    # Imported here alone: it takes as long as everything else together.
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
-    # Its HTTP library's errors, its own and the system's: all mean the same here.
-    except Exception as error:
-        raise ModelNotFoundError(
-            f"{name}: not a folder, and not to be had from the hub or its cache: {error}"
-        ) from error

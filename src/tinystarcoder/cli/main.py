@@ -26,6 +26,8 @@ COMMANDS = {
     "infill": "Write what belongs at a cursor.",
     "info": "Describe a model.",
     "serve": "Serve completions over HTTP.",
+    "doctor": "Check this installation.",
+    "models": "Show and keep the models on this machine.",
     "lsp": "Suggest code to an editor as a language server.",
     "attribute": "Find what of a text stands verbatim in the training corpus.",
     "corpus": "Build training data from Python packages.",
