@@ -105,12 +105,12 @@ class Tokenizer:
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of ``text``; special tokens in it are parsed only with ``special=True``."""
         backend = self._raw if special else self._text
-        ids: list[int] = backend.encode(self._spellable(text), add_special_tokens=False).ids
+        ids: list[int] = backend.encode(self.spellable(text), add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, on all cores, special tokens never parsed."""
-        spellable = [self._spellable(text) for text in texts]
+        spellable = [self.spellable(text) for text in texts]
         batch = self._text.encode_batch_fast(spellable, add_special_tokens=False)
         return [encoding.ids for encoding in batch]
 
@@ -123,9 +123,14 @@ class Tokenizer:
         """A decoder fed id by id, special tokens skipped."""
         return IncrementalDecoder(self)
 
+    def to_json(self) -> str:
+        """The text of ``tokenizer.json``."""
+        text: str = self._raw.to_str(pretty=True)
+        return text
+
     def save(self, folder: Path) -> None:
         """Writes ``tokenizer.json`` and the config that makes AutoTokenizer read just it."""
-        write_atomically(folder / "tokenizer.json", self._raw.to_str(pretty=True).encode())
+        write_atomically(folder / "tokenizer.json", self.to_json().encode())
         config = {
             # As GPT2Tokenizer, some transformers versions rebuild the pre-tokenizer
             # and lose the digits step.
@@ -180,7 +185,8 @@ class Tokenizer:
         backend.train_from_iterator(texts, trainer)
         return cls(backend)
 
-    def _spellable(self, text: str) -> str:
+    def spellable(self, text: str) -> str:
+        """The text with U+FFFD for the characters that the vocabulary cannot spell."""
         return self._unspellable.sub(_REPLACEMENT, text)
 
 

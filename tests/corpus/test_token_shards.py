@@ -1,13 +1,15 @@
 import errno
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinystarcoder.corpus import token_shards
-from tinystarcoder.corpus.document import Document
+from tinystarcoder.corpus import bulk_encoding, token_shards
+from tinystarcoder.corpus import document as document_
+from tinystarcoder.corpus.document import CONTROL, Document
 from tinystarcoder.corpus.token_shards import TokenShards, build_token_shards
 from tinystarcoder.errors import CorpusError
 from tinystarcoder.tokenizer import Tokenizer
@@ -33,12 +35,12 @@ def folder(tokenizer, tmp_path):
 
 
 @given(st.lists(TEXT, min_size=1, max_size=12), st.integers(1, 200))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12)
 def test_every_document_comes_back(tokenizer, tmp_path_factory, texts, shard_tokens):
     texts[0] += "<|endoftext|>"  # Spelled in a text, it is text.
     output = tmp_path_factory.mktemp("tokens") / "tokens"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_shards, "_BATCH", 3)
+        patch.setattr(document_, "BATCH", 3)
         shards = build_token_shards(documents(texts), tokenizer, output, shard_tokens=shard_tokens)
     assert len(shards) == len(texts)
     for index, text in enumerate(texts):
@@ -152,11 +154,68 @@ def test_ids_that_do_not_fit_16_bits(tokenizer, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_leaves_nothing(tokenizer, tmp_path, monkeypatch):
-    def full(path, ids):
-        path.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(token_shards, "_append", full)
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr(token_shards, "write_index", full)
     with pytest.raises(CorpusError, match=r"tokens: cannot be written: .*No space left"):
         build_token_shards(documents(["x"]), tokenizer, tmp_path / "tokens")
     assert list(tmp_path.iterdir()) == []
+
+
+class TestBulkEncoding:
+    """fastokens, where it is installed, and the tokenizers library alone."""
+
+    @pytest.fixture(autouse=True, params=["fastokens", "tokenizers"])
+    def library(self, request, monkeypatch):
+        if request.param == "tokenizers":
+            monkeypatch.setattr(bulk_encoding, "fastokens", None)
+        else:
+            pytest.importorskip("fastokens")
+        return request.param
+
+    @given(st.lists(TEXT, min_size=1, max_size=5))
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+    def test_ids_are_the_tokenizer_s(self, tokenizer, texts):
+        texts[0] += "<|endoftext|> <fim_prefix>\U00050000"
+        encoded = bulk_encoding.BulkEncoder(tokenizer, check_every=1)(documents(texts))
+        expected = [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
+        assert [ids.tolist() for ids in encoded] == expected
+
+    def test_marked_tokens_become_their_ids(self, tokenizer):
+        text = f"a = 1{CONTROL}<jupyter_code>b<jupyter_code>{CONTROL}<no_such>c"
+        (ids,) = bulk_encoding.BulkEncoder(tokenizer)(documents([text]))
+        code = tokenizer.token_id("<jupyter_code>")
+        assert ids.tolist() == [
+            *tokenizer.encode("a = 1"),
+            code,
+            *tokenizer.encode("b<jupyter_code>"),
+            *tokenizer.encode("<no_such>"),
+            *tokenizer.encode("c"),
+            tokenizer.eos_id,
+        ]
+        assert tokenizer.decode(ids[:-1].tolist()) == text.replace(CONTROL, "")
+
+    def test_a_difference_stops_the_work(self, tokenizer, library, monkeypatch, tmp_path):
+        """The third document is the first to be checked that differs."""
+        if library == "tokenizers":
+            pytest.skip("nothing to compare with itself")
+        texts = ["a", "b", "c", "d", "e"]
+        encode = bulk_encoding.BulkEncoder._encode
+
+        def wrong(self, batch):
+            return [
+                ids if text in "ab" else ids + 1
+                for text, ids in zip(batch, encode(self, batch), strict=True)
+            ]
+
+        monkeypatch.setattr(bulk_encoding.BulkEncoder, "_encode", wrong)
+        with pytest.raises(CorpusError, match=r"pkg: m2\.py: fastokens .* differ"):
+            bulk_encoding.BulkEncoder(tokenizer, check_every=2)(documents(texts))
+        assert len(bulk_encoding.BulkEncoder(tokenizer, check_every=8)(documents(texts))) == 5
+
+
+def test_a_vocabulary_that_fastokens_cannot_read_is_encoded_all_the_same(tokenizer, monkeypatch):
+    fastokens = Mock()
+    fastokens.Tokenizer.from_json_str.side_effect = ValueError("unsupported")
+    monkeypatch.setattr(bulk_encoding, "fastokens", fastokens)
+    (ids,) = bulk_encoding.BulkEncoder(tokenizer)(documents(["x = 1"]))
+    assert ids.tolist() == [*tokenizer.encode("x = 1"), tokenizer.eos_id]

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ..corpus.parquet import read_documents, read_manifest
+from ..corpus.bulk_encoding import CHECK_EVERY
 from ..corpus.pipeline import build_corpus
 from ..corpus.settings import Settings
-from ..corpus.token_shards import build_token_shards
-from ..tokenizer import Tokenizer
+from ..corpus.tokenizing import tokenize_corpus
 from . import governance
 from .progress import progress_bar
 
@@ -138,16 +137,32 @@ def tokenize(
     corpus: Annotated[Path, typer.Argument(help="A folder made by `corpus build`.")],
     tokenizer: Annotated[Path, typer.Option(help="A folder with a tokenizer.")],
     output: Annotated[Path, typer.Option(help="The folder to make; it must not exist.")],
+    check_every: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Encode one of so many documents by the tokenizers library too, and compare.",
+        ),
+    ] = CHECK_EVERY,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; by default one a core.")
+    ] = None,
 ) -> None:
-    """Make the token shards that training reads."""
-    total = read_manifest(corpus)["totals"]["files"]
+    """Make the token shards that training reads.
+
+    Started again after an interruption, it goes on where it stopped.
+    """
     with progress_bar() as bar:
-        task = bar.add_task("documents", total=total)
-        shards = build_token_shards(
-            read_documents(corpus),
-            Tokenizer.from_folder(tokenizer),
+        task = bar.add_task("")
+        shards = tokenize_corpus(
+            corpus,
+            tokenizer,
             output,
-            progress=lambda done: bar.update(task, completed=done),
+            check_every=check_every,
+            jobs=jobs or os.cpu_count() or 1,
+            progress=lambda step, done, total: bar.update(
+                task, description=step, completed=done, total=total
+            ),
         )
     typer.echo(
         f"{output}: {shards.num_tokens} tokens of {len(shards)} documents, "

@@ -17,8 +17,8 @@ What it gives up: vocabularies of more than 65,536 ids.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorpusError
-from ..files import write_atomically
+from ..files import atomic_file, write_atomically
 from ..tokenizer import Tokenizer
-from .document import Document
+from .bulk_encoding import BulkEncoder
+from .document import Document, batches, segments
 
 FORMAT = 1
 INDEX = "index.json"
@@ -36,7 +37,6 @@ MAX_VOCABULARY = 1 << 16
 SHARD_TOKENS = 1 << 27
 
 _DTYPE = np.dtype("<u2")
-_BATCH = 256
 
 
 class TokenShards:
@@ -127,17 +127,19 @@ def build_token_shards(
     """
     if output.exists():
         raise CorpusError(f"{output}: exists; remove it or choose another --output")
-    if tokenizer.vocab_size > MAX_VOCABULARY:
-        raise CorpusError(
-            f"a vocabulary of {tokenizer.vocab_size} ids does not fit token shards; "
-            f"they hold at most {MAX_VOCABULARY}"
-        )
+    check_vocabulary(tokenizer)
     staging = output.with_name(output.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        staging.mkdir(parents=True)
-        _write(documents, tokenizer, staging, shard_tokens, progress)
-        staging.rename(output)
+        encode, rest = BulkEncoder(tokenizer), batches(documents)
+        pieces = done = 0
+        while count := write_piece(rest, encode, staging, pieces, shard_tokens):
+            pieces, done = pieces + 1, done + count
+            if progress:
+                progress(done)
+        if not done:
+            raise CorpusError("no document to tokenize")
+        write_index(staging, tokenizer, pieces).rename(output)
     except OSError as error:
         raise CorpusError(f"{output}: cannot be written: {error}") from error
     finally:
@@ -145,56 +147,98 @@ def build_token_shards(
     return TokenShards.open(output)
 
 
-def _write(
-    documents: Iterable[Document],
-    tokenizer: Tokenizer,
+def check_vocabulary(tokenizer: Tokenizer) -> None:
+    """Raises CorpusError where ids do not fit 16 bits."""
+    if tokenizer.vocab_size > MAX_VOCABULARY:
+        raise CorpusError(
+            f"a vocabulary of {tokenizer.vocab_size} ids does not fit token shards; "
+            f"they hold at most {MAX_VOCABULARY}"
+        )
+
+
+def write_piece(
+    batches_: Iterator[list[Document]],
+    encode: BulkEncoder,
     folder: Path,
-    shard_tokens: int,
-    progress: Callable[[int], None] | None,
-) -> None:
-    lengths: list[int] = []
-    byte_lengths: list[int] = []
-    shards: list[dict[str, Any]] = []
-    with (folder / "documents.jsonl").open("w", encoding="utf-8") as lines:
-        rest = iter(documents)
-        while batch := list(islice(rest, _BATCH)):
-            encoded = tokenizer.encode_batch([document.text for document in batch])
-            ids = [[*document_ids, tokenizer.eos_id] for document_ids in encoded]
-            if not shards or shards[-1]["tokens"] >= shard_tokens:
-                shards.append({"file": f"tokens-{len(shards):05}.bin", "tokens": 0})
-            shards[-1]["tokens"] += _append(folder / shards[-1]["file"], ids)
-            lengths += map(len, ids)
+    number: int,
+    limit: int = 1 << 62,
+) -> int:
+    """Writes one shard, until it has ``limit`` tokens or there are no more documents.
+
+    What the index needs of it is written last: then it is whole. Returns how many
+    documents; without any nothing is written.
+    """
+    first = next(batches_, None)
+    if first is None:
+        return 0
+    ends: list[NDArray[np.int64]] = []
+    sizes: list[int] = []
+    end = 0
+    with (
+        atomic_file(folder / "tokens" / _shard_name(number)) as stream,
+        atomic_file(piece_file(folder, number).with_suffix(".jsonl")) as lines,
+    ):
+        for batch in chain([first], batches_):
+            ids = encode(batch)
+            stream.write(np.concatenate(ids).astype(_DTYPE).tobytes())
+            ends.append(end + np.cumsum([len(document) for document in ids], dtype=np.int64))
+            end = int(ends[-1][-1])
             for document in batch:
-                byte_lengths.append(len(document.text.encode()))
+                sizes.append(len(document.text.encode()) - len(segments(document.text)) // 2)
                 facts = {name: getattr(document, name) for name in ("path", "package", "license")}
-                lines.write(json.dumps(facts) + "\n")
-            if progress:
-                progress(len(lengths))
-    if not lengths:
-        raise CorpusError("no document to tokenize")
-    np.save(folder / "ends.npy", np.cumsum(lengths, dtype=np.int64))
-    np.save(folder / "bytes.npy", np.array(byte_lengths, dtype=np.int64))
-    tokenizer.save(folder)
-    names = sorted(path.name for path in folder.iterdir())
+                lines.write(f"{json.dumps(facts)}\n".encode())
+            if end >= limit:
+                break
+    with atomic_file(piece_file(folder, number)) as stream:
+        np.savez(stream, ends=np.concatenate(ends), bytes=np.array(sizes, dtype=np.int64))
+    return len(sizes)
+
+
+def write_index(folder: Path, tokenizer: Tokenizer, pieces: int) -> Path:
+    """Joins what is known of the shards ``0`` to ``pieces - 1`` into an index.
+
+    Returns the folder of shards and index, which needs nothing else.
+    """
+    whole = folder / "tokens"
+    ends, sizes, shards = [], [], []
+    base = 0
+    with atomic_file(whole / "documents.jsonl") as lines:
+        for number in range(pieces):
+            with np.load(piece_file(folder, number)) as piece:
+                ends.append(base + piece["ends"])
+                sizes.append(piece["bytes"])
+            tokens = int(ends[-1][-1]) - base
+            shards.append({"file": _shard_name(number), "tokens": tokens})
+            base += tokens
+            with piece_file(folder, number).with_suffix(".jsonl").open("rb") as part:
+                shutil.copyfileobj(part, lines)
+    np.save(whole / "ends.npy", np.concatenate(ends))
+    np.save(whole / "bytes.npy", np.concatenate(sizes))
+    tokenizer.save(whole)
+    for half in whole.glob(".*.tmp"):  # Of a task that was killed.
+        half.unlink()
+    names = sorted(path.name for path in whole.iterdir() if path.name != INDEX)
     index = {
         "format": FORMAT,
         "vocab_size": tokenizer.vocab_size,
         "eos_id": tokenizer.eos_id,
-        "documents": len(lengths),
-        "tokens": sum(lengths),
-        "bytes": sum(byte_lengths),
+        "documents": sum(map(len, sizes)),
+        "tokens": base,
+        "bytes": int(sum(map(np.sum, sizes))),
         "shards": shards,
-        "files": {name: _entry(folder / name) for name in names},
+        "files": {name: _entry(whole / name) for name in names},
     }
-    write_atomically(folder / INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    write_atomically(whole / INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    return whole
 
 
-def _append(path: Path, ids: Sequence[Sequence[int]]) -> int:
-    """Adds documents to the end of a shard; returns how many tokens."""
-    tokens = np.fromiter((token for document in ids for token in document), dtype=_DTYPE)
-    with path.open("ab") as stream:
-        tokens.tofile(stream)
-    return len(tokens)
+def piece_file(folder: Path, number: int) -> Path:
+    """What the index needs to know of one shard."""
+    return folder / "pieces" / f"{number:05}.npz"
+
+
+def _shard_name(number: int) -> str:
+    return f"tokens-{number:05}.bin"
 
 
 def _entry(path: Path) -> dict[str, Any]:

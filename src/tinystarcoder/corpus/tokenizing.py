@@ -1,0 +1,107 @@
+"""From a corpus to token shards: one task for each of its shards, then the index.
+
+A tokenization that was killed and is started again keeps the shards that are
+whole. The result is the same whatever the number of workers.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+from pathlib import Path
+
+from ..errors import CorpusError
+from ..tokenizer import Tokenizer
+from .bulk_encoding import CHECK_EVERY, BulkEncoder
+from .document import batches
+from .parquet import MANIFEST, read_manifest, read_shard
+from .steps import Progress, Step, run_steps
+from .token_shards import (
+    FORMAT,
+    TokenShards,
+    check_vocabulary,
+    piece_file,
+    write_index,
+    write_piece,
+)
+
+
+@dataclass(frozen=True)
+class Tokenization:
+    """What is tokenized, by what, into what. The job of all STEPS."""
+
+    corpus: Path
+    tokenizer: Path
+    """A folder with a tokenizer."""
+    output: Path
+    check_every: int = CHECK_EVERY
+
+    @cached_property
+    def work(self) -> Path:
+        """Where shards are written; changes with the corpus and the vocabulary."""
+        vocabulary = Tokenizer.from_folder(self.tokenizer).to_json()
+        facts = (self.corpus / MANIFEST).read_bytes() + f"{FORMAT} {vocabulary}".encode()
+        partial = self.output.with_name(self.output.name + ".partial")
+        return partial / hashlib.sha256(facts).hexdigest()[:16]
+
+    @cached_property
+    def shards(self) -> list[str]:
+        """The files of the corpus."""
+        return [shard["file"] for shard in read_manifest(self.corpus)["shards"]]
+
+    @property
+    def pieces(self) -> list[Path]:
+        """What is known of each token shard; written once the shard is whole."""
+        return [piece_file(self.work, number) for number in range(len(self.shards))]
+
+    @property
+    def finished(self) -> list[Path]:
+        """The token shards with their index."""
+        return [self.output]
+
+
+def _tokenize(job: Tokenization, task: int) -> None:
+    encode = BulkEncoder(Tokenizer.from_folder(job.tokenizer), job.check_every)
+    documents = read_shard(job.corpus / job.shards[task])
+    write_piece(batches(documents), encode, job.work, task)
+
+
+def _index(job: Tokenization, _: int) -> None:
+    whole = write_index(job.work, Tokenizer.from_folder(job.tokenizer), len(job.shards))
+    whole.rename(job.output)
+    shutil.rmtree(job.output.with_name(job.output.name + ".partial"), ignore_errors=True)
+
+
+STEPS: Sequence[Step[Tokenization]] = (
+    Step("tokenizing", attrgetter("pieces"), _tokenize),
+    Step("indexing", attrgetter("finished"), _index),
+)
+
+
+def tokenize_corpus(
+    corpus: Path,
+    tokenizer: Path,
+    output: Path,
+    *,
+    check_every: int = CHECK_EVERY,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> TokenShards:
+    """Tokenizes a corpus folder into a new folder ``output``, which appears when it is whole.
+
+    Of every ``check_every`` documents one is encoded by the tokenizers library too.
+
+    Raises CorpusError where the output exists or cannot be written, there is no
+    corpus, the vocabulary does not fit 16 bits, or the encoders differ.
+    """
+    if output.exists():
+        raise CorpusError(f"{output}: exists; remove it or choose another --output")
+    read_manifest(corpus)
+    check_vocabulary(Tokenizer.from_folder(tokenizer))
+    try:
+        run_steps(STEPS, Tokenization(corpus, tokenizer, output, check_every), jobs, progress)
+    except OSError as error:
+        raise CorpusError(f"{output}: cannot be written: {error}") from error
+    return TokenShards.open(output)
