@@ -81,6 +81,7 @@ WORKSHOP = (
     "corpus/tables.py",
     "corpus/tokenizing.py",
     "model/gpt_bigcode.py",
+    "engine/torch_decoder.py",
     "training/",
     "evaluation/peers/",
     "cli/corpus.py",
