@@ -1,0 +1,105 @@
+"""A run's card: valid for the Hub, rendered by GitHub's rules, and no figure from elsewhere."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+
+from tinystarcoder.errors import EvaluationError
+from tinystarcoder.evaluation.card import Labels, card, read_run
+from tinystarcoder.evaluation.journal import Journal
+from tinystarcoder.evaluation.report import write
+from tinystarcoder.model import checkpoint
+from tinystarcoder.model.config import ModelConfig
+
+LABELS = Labels("mine", "apache-2.0", ("my-data",), "It tells stories.")
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, tiny_config: ModelConfig, random_tensors: Callable[..., dict[str, Any]]
+) -> Path:
+    """What ``train`` leaves, as far as a card reads it."""
+    folder = tmp_path / "run"
+    step = folder / "step-000700"
+    checkpoint.write(step, tiny_config, random_tensors(tiny_config))
+    recipe = {
+        "data": {"train": "/somewhere/tokens", "fim_rate": 0.5, "spm_rate": 0.25},
+        "phases": [{"until": 1.0, "context": 64, "rows": 2}],
+        "optimizer": {"kind": "muon"},
+        "hardware": {"precision": "bfloat16"},
+    }
+    state = {"step": 700, "tokens": 12_345_678, "seconds": 5400, "recipe": recipe}
+    state["versions"] = {"tinystarcoder": "0.0.7", "torch": "2.99"}
+    (step / "resume.json").write_text(json.dumps(state))
+    (folder / "log.jsonl").write_text('{"step": 700, "tokens": 1, "loss": 2}\n')
+    return folder
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Path:
+    folder = tmp_path / "evaluation"
+    for task, metric, group, values in (
+        ("human-eval", "pass@1", {}, [(1, 1), (0, 1), (0, 1), (0, 1)]),
+        ("bits-per-byte", "bits-per-byte", {"group": "requests 2"}, [(130, 100), (117, 100)]),
+    ):
+        header = {"task": task, "model": "mine", "protocol": {}}
+        journal = Journal(folder / "scores" / f"{task}.jsonl", header)
+        for number, value in enumerate(values):
+            journal.append({"id": str(number), "metrics": {metric: value}, **group})
+    write(folder)
+    return folder
+
+
+def test_front_matter(run: Path, evaluation: Path) -> None:
+    data = ModelCard(card(read_run(run, evaluation), LABELS)).data
+    assert (data.license, data.datasets, data.language) == ("apache-2.0", ["my-data"], "code")
+    assert {"code", "fill-in-the-middle"} <= set(data.tags or ())
+    assert data.pipeline_tag == "text-generation"
+    results = {r.dataset_type: (r.metric_type, r.metric_value) for r in data.eval_results or ()}
+    assert results == {
+        "held-out": ("bits_per_byte", 1.235),
+        "openai_humaneval": ("pass_at_1", 0.25),
+    }
+
+
+def test_sections(run: Path, evaluation: Path) -> None:
+    text = card(read_run(run, evaluation), LABELS)
+    tokens = MarkdownIt("commonmark").enable("table").parse(text.partition("\n---\n")[2])
+    heads = [tokens[i + 1].content for i, t in enumerate(tokens) if t.type == "heading_open"]
+    assert heads == [
+        *("mine", "Use", "Intended use", "Generation", "Fill-in-the-middle", "Limitations"),
+        *("Training", "Model", "Hardware", "Software", "Evaluation", "License", "Citation"),
+    ]
+    assert [t.info for t in tokens if t.type == "fence"] == ["python", "python", "bibtex"]
+    assert sum(t.type == "table_open" for t in tokens) == 2
+    assert "It tells stories." in text
+
+
+def test_no_figure_from_elsewhere(run: Path, evaluation: Path, tiny_config: ModelConfig) -> None:
+    """Every number in the prose and tables is one of the run's, the model's or the report's."""
+    told = card(read_run(run, evaluation), LABELS).partition("\n---\n")[2]
+    told = re.sub(r"```.*?```", "", told, flags=re.DOTALL)
+    told = told.replace("apache-2.0", "").replace("GPT-2", "").replace("bfloat16", "")
+    report = (evaluation / "report.md").read_text() + (evaluation / "report.json").read_text()
+    known = {"700", "12.3", "1.5", "64", "100", "50", "25", "0.0.7", "2.99"}  # The run's.
+    known |= {"2", "32", "400", "128", f"{tiny_config.num_parameters():,}"}  # The architecture's.
+    assert set(re.findall(r"[\d.,]*\d", told)) <= known | set(re.findall(r"[\d.,]*\d", report))
+
+
+def test_only_what_files_tell(tiny_checkpoint: Path) -> None:
+    text = card(read_run(tiny_checkpoint), Labels("bare"))
+    for absent in ("Training steps", "### Hardware", "## Evaluation", "## License", "model-index"):
+        assert absent not in text
+
+
+def test_files_that_are_missing(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"report\.json: is not there"):
+        read_run(run, evaluation=tmp_path)
+    with pytest.raises(EvaluationError, match=r"manifest\.json: is not there"):
+        read_run(run, corpus=tmp_path)
