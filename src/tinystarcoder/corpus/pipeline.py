@@ -129,6 +129,26 @@ def build_corpus(
     Raises CorpusError for what is no source, an output that exists, or where
     nothing is left. A broken archive is set aside.
     """
+    build = prepare_build(
+        said_sources, output, settings=settings, excluded=excluded, cache=cache, progress=progress
+    )
+    try:
+        run_steps(STEPS, build, jobs, progress)
+    except OSError as error:
+        raise CorpusError(f"{output}: cannot be built: {error}") from error
+    return parquet.read_manifest(output)
+
+
+def prepare_build(
+    said_sources: Sequence[str | Path],
+    output: Path,
+    *,
+    settings: Settings = DEFAULTS,
+    excluded: Sequence[str | Path] = (),
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> "Build":
+    """Finds the sources of a build and checks what it is told: the job of STEPS."""
     if output.exists():
         raise CorpusError(f"{output}: exists; remove it or choose another --output")
     settings = replace(settings, license=_checked(settings.license))
@@ -138,12 +158,7 @@ def build_corpus(
     sources = find_sources([*excluded, *said_sources], cache or default_cache(), downloads)
     firsts = len(dict.fromkeys(map(str, excluded)))
     tasks = [_Task(source, settings, n < firsts) for n, source in enumerate(sources)]
-    build = Build(tuple(tasks), firsts, output, settings)
-    try:
-        run_steps(STEPS, build, jobs, progress)
-    except OSError as error:
-        raise CorpusError(f"{output}: cannot be built: {error}") from error
-    return parquet.read_manifest(output)
+    return Build(tuple(tasks), firsts, output, settings)
 
 
 @dataclass(frozen=True)
