@@ -28,7 +28,7 @@ def build(
         typer.Argument(
             metavar="SOURCE...",
             help="Names of packages, wheels, sdists (.tar.gz, .zip), folders, git repositories "
-            "(folders, or git+file://PATH@REVISION), tables (.parquet, .jsonl[.gz]), data sets "
+            "(folders, or git+file:///PATH@REVISION), tables (.parquet, .jsonl[.gz]), data sets "
             "(hf:OWNER/NAME), notebooks.",
         ),
     ],

@@ -113,7 +113,7 @@ def find_sources(
 
 _SUFFIXES = (".whl", ".tar.gz", ".tgz", ".zip", *tables.SUFFIXES, ".ipynb", ".py", ".gz", ".json")
 _CHOICES = (
-    "wheels, sdists, folders, git repositories (git+file://PATH@REVISION), .parquet and .jsonl, "
+    "wheels, sdists, folders, git repositories (git+file:///PATH@REVISION), .parquet and .jsonl, "
     "notebooks, hf:OWNER/NAME, or the names of packages"
 )
 
@@ -140,7 +140,7 @@ def _git(said: str) -> Source:
         location, _, revision = location.rpartition("@")
     path = Path(unquote(location))
     if url.scheme != "file" or url.netloc not in ("", "localhost"):
-        raise CorpusError(f"{said}: only local repositories; clone it, then git+file://PATH")
+        raise CorpusError(f"{said}: only local repositories; clone it, then git+file:///PATH")
     if not path.is_dir() or not git_source.is_repository(path):
         raise CorpusError(f"{said}: no git repository at {path}")
     return Source("git", path.name, path, git_source.commit_of(path, revision or "HEAD"))
