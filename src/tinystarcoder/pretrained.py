@@ -7,6 +7,7 @@ A model is one thread's: it gives up locks, which its callers place better.
 
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TypedDict, Unpack, get_args
@@ -27,7 +28,7 @@ from .generation.generate import (
 from .generation.healing import take_back
 from .generation.sampling import SamplingOptions
 from .generation.sequence import room_for_prompt
-from .generation.speculative import NewDrafter
+from .generation.speculative import DraftModel, NewDrafter, PromptLookup
 from .model.checkpoint import Checkpoint
 from .model.config import ModelConfig
 from .tokenizer import Tokenizer
@@ -67,6 +68,20 @@ class Model:
     def config(self) -> ModelConfig:
         """The architecture's numbers, under the names of ``config.json``."""
         return self.decoder.config
+
+    def draft_by(self, other: "Model") -> None:
+        """Lets a smaller model guess, see :mod:`~.generation.speculative`.
+
+        From then on the other belongs to this model's thread. Raises
+        TokenizerError where the two vocabularies differ.
+        """
+        same_ids = other.tokenizer.vocabulary == self.tokenizer.vocabulary
+        if not same_ids or other.config.vocab_size != self.config.vocab_size:
+            raise TokenizerError(
+                "the draft model's vocabulary is not the model's: its guesses would mean other "
+                "text; use a smaller model of the same family"
+            )
+        self.new_drafter = partial(DraftModel, other.decoder)
 
     def complete(self, prompt: str, **options: Unpack[Options]) -> Completion:
         """The continuation of a raw prompt, in which special tokens are parsed."""
@@ -162,6 +177,8 @@ def load(
     *,
     precision: Precision | None = None,
     threads: int | None = None,
+    draft: str | Path | None = None,
+    prompt_lookup: bool = True,
 ) -> Model:
     """Loads the bundled model (by default), a folder's or the hub's.
 
@@ -169,10 +186,22 @@ def load(
     by default the physical cores. Where the native engine is not built, numpy
     computes in float32, with a warning.
 
+    The text is the same, only sooner there, by guesses that the model checks:
+    those of a smaller model, ``draft``, or else, with ``prompt_lookup``, what
+    followed the same words before.
+
     Raises ModelNotFoundError, CheckpointError or TokenizerError, which name
     the file, and the tensor if it is one; RequestError for an option out of range.
     """
-    folder = locate(name)
+    model = _load(locate(name), precision, threads)
+    if draft is not None:
+        model.draft_by(_load(locate(draft), precision, threads))
+    elif prompt_lookup:
+        model.new_drafter = PromptLookup
+    return model
+
+
+def _load(folder: Path, precision: Precision | None, threads: int | None) -> Model:
     checkpoint, tokenizer = Checkpoint.open(folder), Tokenizer.from_folder(folder)
     if tokenizer.vocab_size > checkpoint.config.vocab_size:
         raise TokenizerError(

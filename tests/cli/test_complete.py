@@ -38,6 +38,12 @@ def test_echo(complete: Run, model: Model) -> None:
     assert complete(PROMPT, "--echo", "--stream") == (0, expected, "")
 
 
+def test_guesses_change_nothing(complete: Run, model: Model, tiny_checkpoint: Path) -> None:
+    expected = (0, model.complete(PROMPT).text + "\n", "")
+    assert complete(PROMPT, "--draft", str(tiny_checkpoint)) == expected
+    assert complete(PROMPT, "--no-prompt-lookup") == expected
+
+
 def test_stream_prints_the_same(complete: Run, model: Model) -> None:
     assert complete(PROMPT, "--stream") == (0, model.complete(PROMPT).text + "\n", "")
 

@@ -13,9 +13,11 @@ from ..pretrained import BUNDLED, Model, Options, load
 from .attribute import IndexFolder, described, open_attribution
 from .options import (
     STANDARD_INPUT,
+    Draft,
     MaxTokens,
     MinP,
     ModelName,
+    PromptLookup,
     RepetitionPenalty,
     Seed,
     Stop,
@@ -36,6 +38,8 @@ def complete(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="Continue this file's text.")] = None,
     model: ModelName = BUNDLED,
+    draft: Draft = None,
+    prompt_lookup: PromptLookup = True,
     max_tokens: MaxTokens = 64,
     stream: Annotated[bool, typer.Option("--stream", help="Print as the text comes.")] = False,
     echo: Annotated[bool, typer.Option("--echo", help="Print the prompt first.")] = False,
@@ -79,7 +83,7 @@ def complete(
         raise RequestError("--index goes with --attribute")
     text = _prompt(prompt, file)
     corpus = open_attribution(model, index) if attribute else None
-    loaded = load(model)
+    loaded = load(model, draft=draft, prompt_lookup=prompt_lookup)
     shown = text if echo else ""
     if stream:
         _say_whose(corpus, text, _stream(loaded, text, shown, options))

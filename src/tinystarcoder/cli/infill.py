@@ -11,9 +11,11 @@ from ..fim import Order
 from ..generation.sampling import SamplingOptions
 from ..pretrained import BUNDLED, Options, load
 from .options import (
+    Draft,
     MaxTokens,
     MinP,
     ModelName,
+    PromptLookup,
     RepetitionPenalty,
     Seed,
     Stop,
@@ -40,6 +42,8 @@ def infill(
         ),
     ],
     model: ModelName = BUNDLED,
+    draft: Draft = None,
+    prompt_lookup: PromptLookup = True,
     max_tokens: MaxTokens = 64,
     order: Annotated[Order, typer.Option(help="Which part the model reads first.")] = "psm",
     temperature: Temperature = 0.0,
@@ -68,7 +72,8 @@ def infill(
     SamplingOptions(**options)  # Complains before a model is loaded.
     text = read_text(file)
     cursor = offset(text, at)
-    completion = load(model).infill(text[:cursor], text[cursor:], order=order, **options)
+    loaded = load(model, draft=draft, prompt_lookup=prompt_lookup)
+    completion = loaded.infill(text[:cursor], text[cursor:], order=order, **options)
     typer.echo(completion.text)
 
 

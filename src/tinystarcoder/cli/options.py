@@ -13,6 +13,13 @@ STANDARD_INPUT = Path("-")
 ModelName = Annotated[
     str, typer.Option("--model", metavar="MODEL", help="nano, a folder, or a hub id (owner/name).")
 ]
+Draft = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="A smaller model, to guess: the same text, sooner."),
+]
+PromptLookup = Annotated[
+    bool, typer.Option(help="Guess by what followed the same words before: the same text, sooner.")
+]
 MaxTokens = Annotated[int, typer.Option(help="Stop after so many tokens.")]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token each time.")]
 TopK = Annotated[int, typer.Option(help="Draw among so many likeliest tokens; 0: all.")]

@@ -13,7 +13,7 @@ from ..fim import Order
 from ..pretrained import BUNDLED, load
 from ..serving.exchange import Server
 from ..serving.http import create_app
-from .options import ModelName
+from .options import Draft, ModelName, PromptLookup
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -27,6 +27,8 @@ def serve(
         int, typer.Option(min=0, max=65535, help="The port; 0 for any that is free.")
     ] = 8012,
     model: ModelName = BUNDLED,
+    draft: Draft = None,
+    prompt_lookup: PromptLookup = True,
     order: Annotated[
         Order, typer.Option(help="Which part a model reads first at a cursor.")
     ] = "psm",
@@ -37,7 +39,7 @@ def serve(
     until Ctrl-C.
     """
     listening = bind(host, port)
-    service = CompletionService(load(model), order=order)
+    service = CompletionService(load(model, draft=draft, prompt_lookup=prompt_lookup), order=order)
     folder = Path(model).expanduser()
     name = folder.resolve().name if folder.exists() else model
     application = create_app(Server(service, name), host)
