@@ -55,12 +55,12 @@ def stretch(text: str, first: int, words: int) -> str:
 
 
 class TestWords:
-    @given(st.text(st.sampled_from("ab_1( \n\t.äß中\x0b\0\x85\xa0"), max_size=40))
+    @given(st.text(st.sampled_from("ab_1(( \n\t..äß中\x0b\0\x85\xa0"), max_size=40))
     def test_they_are_what_the_pattern_matches(self, text):
         data = text.encode()
         words = words_of(data)
         spelled = [data[a:b] for a, b in zip(words.starts, words.ends, strict=True)]
-        assert spelled == WORD.findall(data)
+        assert spelled == [match[0] for match in WORD.finditer(data)]
         alone = [words_of(word).codes[0] for word in spelled]
         assert words.codes.tolist() == alone
 

@@ -196,7 +196,8 @@ class FullIndex:
         begun: list[int] = []
         ended: list[int] = []
         last = -1
-        for of, start, end in zip(package[order], runs.start[order], runs.end[order], strict=True):
+        columns = (column[order].tolist() for column in (package, runs.start, runs.end))
+        for of, start, end in zip(*columns, strict=True):
             if of != last or start > ended[-1]:
                 begun.append(start)
                 ended.append(end)

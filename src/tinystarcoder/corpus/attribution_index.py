@@ -29,10 +29,10 @@ AT_LEAST = 50
 MIN_AT_LEAST = 8
 
 COMPACT_BYTES = 9_900_000
-COMPACT_GRAM = 20
+COMPACT_GRAM = 16
 
 _ENTRY_BYTES = 3
-_BUCKET = 3
+_BUCKET = 2
 """Entries of a compact index in one bucket, on average."""
 
 _BATCH = 32

@@ -60,7 +60,7 @@ def paths(folder: Path, pattern: str) -> Iterator[Found]:
 
 def snippets(folder: Path, snippet: str) -> Iterator[Found]:
     """The files that a piece of code stands in. Raises CorpusError where it has no word."""
-    words = WORD.findall(snippet.encode("utf-8", "surrogatepass"))
+    words = [word[0] for word in WORD.finditer(snippet.encode("utf-8", "surrogatepass"))]
     if not words:
         raise CorpusError("the snippet is blank: there is nothing to look for")
     pattern = re.compile(_pattern(words))

@@ -23,8 +23,8 @@ h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccd3dd; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { text-align: left; padding: .15rem .8rem .15rem 0; vertical-align: top; }
 th { border-bottom: 1px solid #ccd3dd; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td { overflow-wrap: anywhere; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 svg { display: block; width: 100%; max-width: 52rem; height: auto; }
 svg text { font: 12px system-ui, sans-serif; fill: #1c2330; }
 svg rect { fill: #3d6fb6; }
@@ -268,7 +268,7 @@ def _svg(bars: Bars, *, height: int = 20, left: int = 260, width: int = 400) -> 
     for row, (label, value) in enumerate(bars.values):
         y, end = row * height, left + width * value / most
         shown = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
-        short = label if len(label) <= 40 else label[:39] + "…"
+        short = label if len(label) <= 34 else label[:33] + "…"
         lines += [
             f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{escape(short)}',
             f"<title>{escape(label)}</title></text>",

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-WORD = re.compile(rb"[\w\x80-\xff]+|[^\w\s]")
-"""Over UTF-8 bytes: a run of letters, digits, ``_`` and all that is not ASCII; or one symbol."""
+WORD = re.compile(rb"[\w\x80-\xff]+|([^\w\s])\1*")
+"""Over UTF-8 bytes: a run of letters, digits, ``_`` and all that is not ASCII; or one symbol
+with its repetitions, so that a line of dashes is no more than ``==`` is."""
 
 _BLANK, _SYMBOL, _LETTER = range(3)
 # Hashes are polynomials in this odd number, modulo 2**64.
@@ -39,8 +40,8 @@ def words_of(data: bytes) -> Words:
     raw = np.frombuffer(data, np.uint8)
     kinds = _KINDS[raw]
     letters = kinds == _LETTER
-    goes_on = letters[1:] & letters[:-1]
     first = kinds != _BLANK
+    goes_on = (letters[1:] & letters[:-1]) | (first[1:] & (raw[1:] == raw[:-1]))
     last = first.copy()
     first[1:] &= ~goes_on
     last[:-1] &= ~goes_on
@@ -74,7 +75,7 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _kind(byte: int) -> int:
     if not WORD.match(bytes([byte])):
         return _BLANK
-    return _LETTER if WORD.fullmatch(bytes([byte, byte])) else _SYMBOL
+    return _LETTER if WORD.fullmatch(bytes([byte, ord("_")])) else _SYMBOL
 
 
 _KINDS = np.array([_kind(byte) for byte in range(256)], np.uint8)
