@@ -18,6 +18,7 @@ from rich.progress import Progress, track
 from rich.table import Table
 from typer.core import TyperGroup
 
+from ..engine.packed_weights import Precision
 from ..errors import RequestError
 from ..evaluation import report
 from ..evaluation.bits_per_byte import MIDDLES, STRETCH, STRIDE, WINDOW, Score, Scorer
@@ -47,6 +48,10 @@ ModelName = Annotated[
 ]
 Sources = Annotated[
     list[Path], typer.Argument(metavar="SOURCE", help="Wheels, sdists, folders or .py files.")
+]
+Weights = Annotated[
+    Precision,
+    typer.Option("--precision", help="Of the weights in memory; int8 is what users run."),
 ]
 Seed = Annotated[int, typer.Option(help="Draws where files are cut.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with every figure.")]
@@ -90,6 +95,7 @@ def all_(
     ] = None,
     lines: Annotated[int, typer.Option(min=1, help="Lines that line-match masks.")] = 500,
     seed: Annotated[int, typer.Option(help="Draws samples, and where files are cut.")] = 0,
+    precision: Weights = "fp32",
     score: Annotated[
         bool, typer.Option("--score/--no-score", help="Score the samples, or write them alone.")
     ] = True,
@@ -109,7 +115,7 @@ def all_(
     settings = Settings(samples, temperature, top_p, seed, limit, lines)
     settings.options()  # Complains before anything is read.
     found = list(read_sources(sources or []))
-    suite = Suite(Subject(model), output, settings, found, _watch)
+    suite = Suite(Subject(model, precision), output, settings, found, _watch)
     run: Run | None = None
     if score and any(name in BENCHMARKS for name, _ in names):
         run = runner(Sandbox(unsafe=unsafe_no_sandbox), Limits(cpu_seconds, 5.0 * cpu_seconds))
@@ -150,6 +156,7 @@ def bits_per_byte(
         ),
     ] = False,
     seed: Seed = 0,
+    precision: Weights = "fp32",
     json_: Json = False,
 ) -> None:
     """Bits for each byte of Python: fewer are better.
@@ -157,7 +164,7 @@ def bits_per_byte(
     Every .py file from its start, in windows of 1,024 tokens, 512 apart, every token
     scored once; end-of-text is not scored.
     """
-    loaded = load(model)
+    loaded = load(model, precision=precision)
     scorer = Scorer(loaded.decoder, loaded.tokenizer)
     unreadable: list[str] = []
 
@@ -201,6 +208,7 @@ def parse_rate_(
     count: Annotated[int, typer.Option(min=1, help="Prompts, spread over the sources.")] = 50,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a completion.")] = 64,
     seed: Seed = 0,
+    precision: Weights = "fp32",
     json_: Json = False,
 ) -> None:
     """Share of completions that are whole Python.
@@ -210,7 +218,7 @@ def parse_rate_(
     what is left must parse with the prompt and begin a statement other than pass.
     """
     prompts = cut_prompts(list(read_sources(sources)), count, seed)
-    complete = greedy(load(model), max_tokens)
+    complete = greedy(load(model, precision=precision), max_tokens)
     results = list(
         track(
             parse_rate(prompts, complete),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..engine.packed_weights import Precision
 from ..errors import EvaluationError, MissingExtraError
 from ..generation.sampling import SamplingOptions
 from ..pretrained import load
@@ -58,8 +59,9 @@ class Subject:
     ``openai:URL``, with ``#MODEL`` where the server wants a name.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, precision: Precision = "fp32") -> None:
+        """``precision``: of a model of this family, in memory."""
+        self.name, self.precision = name, precision
         self._kind, _, self._where = name.partition(":")
 
     @cached_property
@@ -77,7 +79,7 @@ class Subject:
 
             url, _, model = self._where.partition("#")
             return ServerModel(url, self._kind, model), None, None, None  # type: ignore[arg-type]
-        own = load(self.name)
+        own = load(self.name, precision=self.precision)
         return FamilyModel(own), own.decoder, own.tokenizer, greedy(own, 64)
 
     @property
@@ -191,7 +193,9 @@ class Suite:
         return Journal(self._output / "scores" / f"{name}.jsonl", header)
 
     def _header(self, name: str, protocol: Record) -> Record:
-        return {"task": name, "model": self._subject.name, "protocol": protocol}
+        subject = self._subject
+        protocol = {**protocol, "precision": subject.precision}
+        return {"task": name, "model": subject.name, "protocol": protocol}
 
     def _need_sources(self, name: str) -> Sequence[Source]:
         if not self._sources:
