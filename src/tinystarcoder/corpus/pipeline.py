@@ -391,14 +391,22 @@ STEPS: Sequence[Step[Build]] = (
 
 
 def _documents(task: _Task, report: Report) -> Iterator[Document]:
-    """The documents of one source that pass, the others noted in ``report``."""
+    """The documents of one source that pass, the others noted in ``report``.
+
+    A source that breaks off is set aside whole: what it gave before does not count.
+    """
     try:
-        opened = task.source.open(task.skipped)
+        yield from _judged(task, report)
     except CorpusError as error:
-        if task.raw:  # An exclusion that cannot be honoured must not be passed over.
+        # An exclusion that cannot be honoured must not be passed over, nor a hub out of reach.
+        if task.raw or task.source.kind == "dataset":
             raise
         report.set_aside = str(error).removeprefix(f"{task.source.path}: ")
-        return
+
+
+def _judged(task: _Task, report: Report) -> Iterator[Document]:
+    """The documents of one source whose license lets it in. Raises CorpusError where it breaks."""
+    opened = task.source.open(task.skipped)
     report.package, report.version = opened.name, opened.version
     if task.source.path.is_file():
         report.sha256 = sha256_of(task.source.path)
