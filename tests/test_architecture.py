@@ -92,7 +92,7 @@ WORKSHOP = (
 COMPILED = ("engine/_native.pyi",)  # Present where there was a compiler.
 RUNTIME_TOO = (
     *("training/__init__.py", "training/recipe.py", "training/schedule.py"),
-    "training/plan.py",
+    *("training/plan.py", "training/report.py", "training/run_log.py"),
 )
 
 # What the package's own __init__ defines, rather than forwards, and may be asked for.

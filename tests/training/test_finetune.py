@@ -54,7 +54,7 @@ def test_held_out_files_are_predicted_better(eager, base, source, tmp_path, lora
         pytest.importorskip("peft", reason="adapters need peft")
     before = {name: Checkpoint.open(base).tensor(name) for name in Checkpoint.open(base).names}
     output = tmp_path / "tuned"
-    result = finetune(source, base, output, Options(epochs=6, lora=lora), "mit")
+    result = finetune(source, base, output, Options(epochs=6, lora=lora), base_license="mit")
     assert result.after < 0.9 * result.before
     facts = json.loads((output / "finetune.json").read_text())
     assert facts["before"] == result.before

@@ -38,7 +38,7 @@ def finetune_(
     base = locate(model)
     target = output or Path("finetuned") / source.resolve().name.split("-")[0]
     options = Options(epochs=epochs, lora=lora, seed=seed)
-    result = finetune(source, base, target, options, license_of(base))
+    result = finetune(source, base, target, options, base_name=model, base_license=license_of(base))
     held_out = len(result.held_out_files)
     typer.echo(f"held out: {held_out} files, {result.held_out_bytes:,} bytes")
     typer.echo(f"bits-per-byte: {result.before:.4f} before, {result.after:.4f} after")

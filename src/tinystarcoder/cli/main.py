@@ -34,6 +34,7 @@ COMMANDS = {
     "tokenizer": "Train a tokenizer.",
     "train": "Train a model by a recipe, or go on with the run in --output.",
     "finetune": "Adapt a model to a code base.",
+    "report": "Draw the curves of training runs.",
     "evaluate": "Measure a model. evaluate MODEL is short for evaluate all MODEL.",
     "compare": "Compare two evaluated models.",
     "card": "Write a model card.",

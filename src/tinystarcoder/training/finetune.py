@@ -77,11 +77,17 @@ class Result:
 
 
 def finetune(
-    source: Path, base: Path, output: Path, options: Options, license_name: str | None = None
+    source: Path,
+    base: Path,
+    output: Path,
+    options: Options,
+    *,
+    base_name: str | None = None,
+    base_license: str | None = None,
 ) -> Result:
     """Adapts the checkpoint in ``base`` to a folder, wheel or sdist; writes ``output``.
 
-    ``license_name`` is the base's, for the card. Raises TrainingError where ``output`` is
+    The base's name and license are for the card. Raises TrainingError where ``output`` is
     a model already, or the source has no two files to tell apart.
     """
     if (output / folders.CONFIG).exists():
@@ -106,7 +112,7 @@ def finetune(
     facts = {**asdict(result), "folder": output.name, "lora": options.lora}
     facts |= {"source": source.name, "recipe": recipe.to_dict()}
     write_atomically(output / "finetune.json", (json.dumps(facts, indent=2) + "\n").encode())
-    card = _card(output.name, base, source, result, options, license_name)
+    card = _card(base_name or base.name, source, result, options, base_license)
     write_atomically(output / "MODEL_CARD.md", card.encode())
     (output / "run" / LOG).replace(output / LOG)
     shutil.rmtree(output / "run")
@@ -249,15 +255,10 @@ def _once(path: Path, measure: Callable[[], float]) -> float:
 
 
 def _card(
-    name: str,
-    base: Path,
-    source: Path,
-    result: Result,
-    options: Options,
-    license_name: str | None,
+    base: str, source: Path, result: Result, options: Options, base_license: str | None
 ) -> str:
     how = f"low-rank adapters (rank {options.lora}), merged" if options.lora else "all weights"
-    license_line = f"license: {license_name}\n" if license_name else ""
+    license_line = f"license: {base_license}\n" if base_license else ""
     return f"""---
 language:
 - code
@@ -268,9 +269,9 @@ tags:
 - gpt_bigcode
 ---
 
-# {name}
+# {result.folder.name}
 
-{base.name}, fine-tuned on {source.name}: {how}, {result.training_files} files,
+{base}, fine-tuned on {source.name}: {how}, {result.training_files} files,
 {result.training_tokens:,} tokens ({options.epochs:g} epochs).
 
 | held-out files ({len(result.held_out_files)}, {result.held_out_bytes:,} bytes) | bits-per-byte |
@@ -278,6 +279,6 @@ tags:
 | before | {result.before:.4f} |
 | after | {result.after:.4f} |
 
-`finetune.json` names the held-out files and has the recipe. The license of {base.name} goes on
+`finetune.json` names the held-out files and has the recipe. The license of {base} goes on
 to apply; the code that it was tuned on has its own, and asks for attribution in what repeats it.
 """
