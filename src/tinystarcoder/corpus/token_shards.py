@@ -3,7 +3,7 @@
     tokens-00000.bin …  ids, little-endian uint16, document after document
     ends.npy            int64 [N]: tokens up to and with each document's end
     bytes.npy           int64 [N]: bytes of each document's text
-    documents.jsonl     path, package and license of each document, a line each
+    documents.jsonl     FACTS of each document, a line each
     tokenizer.json      the vocabulary that made them
     index.json          sizes and sha256 of all of these
 
@@ -33,6 +33,7 @@ from .document import Document, batches, segments
 
 FORMAT = 1
 INDEX = "index.json"
+FACTS = ("path", "package", "license", "stars", "quality")
 MAX_VOCABULARY = 1 << 16
 SHARD_TOKENS = 1 << 27
 
@@ -106,8 +107,8 @@ class TokenShards:
         base = int(self._shard_ends[shard - 1]) if shard else 0
         return self._shards[shard][start - base : end - base]
 
-    def documents(self) -> Iterator[dict[str, str]]:
-        """``path``, ``package`` and ``license`` of each document, in order."""
+    def documents(self) -> Iterator[dict[str, Any]]:
+        """FACTS of each document, in order, those that are known."""
         with (self.folder / "documents.jsonl").open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
 
@@ -185,7 +186,8 @@ def write_piece(
             end = int(ends[-1][-1])
             for document in batch:
                 sizes.append(len(document.text.encode()) - len(segments(document.text)) // 2)
-                facts = {name: getattr(document, name) for name in ("path", "package", "license")}
+                known = ((name, getattr(document, name)) for name in FACTS)
+                facts = {name: value for name, value in known if value is not None}
                 lines.write(f"{json.dumps(facts)}\n".encode())
             if end >= limit:
                 break

@@ -7,7 +7,8 @@ The mental model:
       -> keep            some paths (tests, examples), and more of a large package
                          than its limit, stay with a probability
       -> packing.plan    which tokens stand in which row, for one block of an epoch
-      -> row             pieces become ids; some are permuted for fill-in-the-middle:
+      -> row             pieces become ids, a file's name perhaps before it; some are
+                         permuted for fill-in-the-middle:
                          back to text, cut at two characters, three parts encoded apart
       -> Batch           inputs [rows, context], targets the same shifted by one
       -> prefetch        made by a thread while the step before is computed
@@ -21,13 +22,13 @@ time that one is read in an epoch.
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 from re import compile as compile_pattern
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ from ..corpus.token_shards import TokenShards
 from ..errors import TrainingError
 from ..tokenizer import Tokenizer
 from .loss import IGNORED
+from .metadata import Prefixes
 from .packing import Lengths, Piece, Row, blocks, plan
 from .recipe import DataRecipe
 
@@ -94,7 +96,7 @@ class Mixture:
         part = int(np.searchsorted(self._ends, index, side="right"))
         return self._parts[part].document(index - (int(self._ends[part - 1]) if part else 0))
 
-    def documents(self) -> Iterator[dict[str, str]]:
+    def documents(self) -> Iterator[dict[str, Any]]:
         """What is known of each document, in order."""
         for part in self._parts:
             yield from part.documents()
@@ -124,6 +126,9 @@ class Dataloader:
         # A document that is read again has a number of its own: other cuts, other draws.
         copies = max(math.ceil(self._times.max(initial=0.0)), 1)
         self._lengths: Lengths = np.tile(shards.lengths, copies)
+        self._prefixes: Prefixes | None = None
+        if rate := recipe.metadata_rate:
+            self._prefixes = Prefixes(shards.documents(), tokenizer, rate, seed, copies)
         if not self._documents(0).size:
             raise TrainingError("no documents to train on")
 
@@ -143,10 +148,13 @@ class Dataloader:
         """Planned rows with their epoch and the cursor after each."""
         epoch, block, start = cursor.epoch, cursor.block, cursor.row
         while True:
-            parts = blocks(self._lengths, self._documents(epoch), [self.seed, epoch])
+            lengths = self._lengths
+            if self._prefixes:
+                lengths = lengths + self._prefixes.lengths(epoch)
+            parts = blocks(lengths, self._documents(epoch), [self.seed, epoch])
             for index in range(block, len(parts)):
                 rows = plan(
-                    self._lengths,
+                    lengths,
                     parts[index],
                     context + 1,
                     partial(self._permuted, epoch),
@@ -169,18 +177,21 @@ class Dataloader:
         """How often an epoch reads each document: by its path, its package, its source."""
         keep = np.ones(len(self.shards))
         rules = [(compile_pattern(rule.path), rule.probability) for rule in self.recipe.keep]
-        if not rules and not self.recipe.package_tokens:
+        power = self.recipe.quality_power
+        if not rules and not self.recipe.package_tokens and not power:
             return self.shards.times
         expected: Counter[str] = Counter()  # tokens an epoch, of each package
         packages = []
         for index, origin in enumerate(self.shards.documents()):
             path = f"{origin['package']}/{origin['path']}"
             keep[index] = min((p for rule, p in rules if rule.search(path)), default=1.0)
+            keep[index] *= origin.get("quality", 1.0) ** power
             packages.append(origin["package"])
             expected[origin["package"]] += keep[index] * self.shards.lengths[index]
         if limit := self.recipe.package_tokens:
             keep *= [min(1.0, limit / max(expected[package], 1)) for package in packages]
-        return keep * self.shards.times
+        times: npt.NDArray[np.float64] = keep * self.shards.times
+        return times
 
     def _draws(self, epoch: int, document: int, start: int) -> Random:
         return Random(f"{self.seed}/{epoch}/{document}/{start}")
@@ -190,22 +201,35 @@ class Dataloader:
 
     def _piece(self, epoch: int, piece: Piece) -> list[int]:
         document = self.shards.document(piece.document % len(self.shards))
-        ids: list[int] = document[piece.start : piece.stop].tolist()
-        if not piece.fim or self._fim_tokens is None:
-            return ids
+        before = self._prefixes.ids(epoch, piece.document) if self._prefixes else []
+        start, stop = max(piece.start - len(before), 0), max(piece.stop - len(before), 0)
+        prefix, ids = before[piece.start : piece.stop], document[start:stop].tolist()
+        return self._permuted_ids(epoch, piece, prefix, ids) or prefix + ids
+
+    def _permuted_ids(
+        self, epoch: int, piece: Piece, prefix: list[int], ids: list[int]
+    ) -> list[int] | None:
+        """The ids with a middle moved to the end; None where they are to be left as they are."""
+        if not piece.fim or self._fim_tokens is None or not ids:
+            return None
         end = self.tokenizer.eos_id
-        text = self.tokenizer.decode(ids[:-1] if ids[-1] == end else ids)
-        if "\ufffd" in text:  # A piece may begin or end inside a character: leave it whole.
-            return ids
+        body = ids[:-1] if ids[-1] == end else ids
+        text = self.tokenizer.decode(body)
+        # A piece may begin or end inside a character; a notebook's tokens are no text.
+        if "\ufffd" in text or not self.tokenizer.special_ids.isdisjoint(body):
+            return None
         draws = self._draws(epoch, piece.document, piece.start)
         draws.random()  # What decided that this piece is permuted.
         order: fim.Order = "spm" if draws.random() < self.recipe.spm_rate else "psm"
         cuts = fim.draw_cuts(len(text), draws)
         permuted = fim.permute(text, cuts, self.tokenizer.encode, self._fim_tokens, order)
+        # What is told of a file stands where the file begins.
+        begin = 1 if order == "psm" else permuted.index(self._fim_tokens.middle) + 1
+        permuted[begin:begin] = prefix
         # The end of a middle is what the model must learn to say, in a piece of a file too.
         # More than the planned places: rather no permutation than a middle without its end.
         permuted.append(end)
-        return permuted if len(permuted) <= len(piece) else ids
+        return permuted if len(permuted) <= len(piece) else None
 
     def _collate(self, rows: list[list[list[int]]], context: int, cursor: Cursor) -> Batch:
         ids = np.full((len(rows), context + 1), self.tokenizer.eos_id, dtype=np.int64)
@@ -224,7 +248,7 @@ class Dataloader:
         return Batch(ids[:, :-1], targets, documents[:, :-1], size, cursor)
 
 
-def prefetch(source: Iterator[T], ahead: int = 2) -> Iterator[T]:
+def prefetch(source: Iterator[T], ahead: int = 2) -> Generator[T, None, None]:
     """The same items in the same order; a thread makes the next ones while one is used.
 
     So the place to resume from is the one that an item carries, not where ``source`` is.

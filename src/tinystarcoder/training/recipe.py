@@ -55,7 +55,9 @@ class DataRecipe:
     Either ``train`` or a ``mixture`` of several. An epoch has as many tokens as all
     sources together; of each it takes its share, some documents twice or not at all.
     ``package_tokens`` bounds what one package gives to an epoch (0: all of it):
-    of a larger one, a random share of documents, anew in every epoch. With
+    of a larger one, a random share of documents, anew in every epoch.
+    ``quality_power`` p keeps a document with the probability quality ** p (0: all).
+    ``metadata_rate`` is the chance that a name, a path, stars stand before a file. With
     ``document_mask`` attention stays within a document; positions go on in a row.
     """
 
@@ -66,8 +68,10 @@ class DataRecipe:
     document_mask: bool = False
     fim_rate: float = 0.5
     spm_rate: float = 0.5
+    metadata_rate: float = 0.0
     keep: list[Keep] = field(default_factory=list)
     package_tokens: int = 0
+    quality_power: float = 0.0
 
     @property
     def sources(self) -> list[Source]:
@@ -256,6 +260,7 @@ class Recipe:
         for where, value in (
             ("data.fim_rate", self.data.fim_rate),
             ("data.spm_rate", self.data.spm_rate),
+            ("data.metadata_rate", self.data.metadata_rate),
             ("schedule.floor", self.schedule.floor),
             ("schedule.decay", self.schedule.decay),
             ("optimizer.ema", self.optimizer.ema),
