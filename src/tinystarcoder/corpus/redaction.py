@@ -149,7 +149,8 @@ _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)", re.ASCII)
 _IPV6 = re.compile(r"(?<![\w:.])[23][0-9a-fA-F]{3}(?::{1,2}[0-9a-fA-F]{1,4}){2,7}(?![\w:])")
 _VERSION_BEFORE = re.compile(
     r"(?:[=<>~!^]=|[<>~^]|\b\w+/|[-_]|\bv|\bver(?:sion)?s?\b[^\n]*|\brelease[ds]?\b[^\n]*"
-    r"|\bbuild\b[^\n]*|\boid\b[^\n]*|_version__[^\n]*|_version\b[^\n]*|\bsection\b[^\n]*)\s*\Z",
+    r"|\bbuild\b[^\n]*|\boid\b[^\n]*|_version__[^\n]*|_version\b[^\n]*|\b(?:sub)?sections?\b[^\n]*"
+    r"|\bspec(?:ification)?s?\b[^\n]*|\bclause\b[^\n]*|\u00a7)\s*\Z",
     re.IGNORECASE,
 )
 _ADDRESS_NEAR = re.compile(r"dns|server|host|addr|(?<![a-z])ips?(?![a-z])", re.IGNORECASE)
@@ -230,6 +231,7 @@ _SECRET_WORD = re.compile(
     r"pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|auth|access|private|client|account"
     r"|service|signing|encryption|license)[_-]?key|credential|\bauth"
 )
+_CHUNK = re.compile(r"[ \t]*b?(['\"])[A-Za-z0-9+/=_-]{40,}\1[,)\\ \t]*")
 _QUOTED = re.compile(r"(['\"])((?:(?!\1)[^\\\n])*)\1")
 _URL_AUTH = re.compile(r"://[^\s/:@'\"]*:([^\s/@'\"]+)@")
 _SAYS_HASH = re.compile(
@@ -253,7 +255,17 @@ def _secrets(text: str) -> Iterator[Finding]:
     for start, line in _candidate_lines(text):
         yield from (Finding("PASSWORD", start + a, start + b) for a, b in _passwords(line))
         yield from (Finding("KEY", start + a, start + b) for a, b in _vendor_keys(line))
-        yield from (Finding("KEY", start + a, start + b) for a, b in _random_keys(line))
+        # A picture's base64, cut into lines, is no list of keys.
+        if not (_CHUNK.fullmatch(line) and _among_chunks(text, start, start + len(line))):
+            yield from (Finding("KEY", start + a, start + b) for a, b in _random_keys(line))
+
+
+def _among_chunks(text: str, start: int, end: int) -> bool:
+    """Whether the line before or after one, too, is nothing but a long quoted run."""
+    before = text[text.rfind("\n", 0, max(0, start - 1)) + 1 : max(0, start - 1)]
+    stop = text.find("\n", end + 1)
+    after = text[end + 1 : stop if stop >= 0 else len(text)]
+    return bool(_CHUNK.fullmatch(before) or _CHUNK.fullmatch(after))
 
 
 def _candidate_lines(text: str) -> Iterator[tuple[int, str]]:
