@@ -12,9 +12,9 @@ namespace tsc {
 namespace {
 
 constexpr int kChunk = 256;       // rows that pass through the layers together
-constexpr int kAttentionRows = 48;  // queries that share a page's keys while these are in cache
-// Odd numbers of cache lines between rows keep a tile's 16 rows in different cache sets.
-constexpr size_t kStrideBytes = 64;
+constexpr int kAttentionRows = 96;  // queries that share a page's keys while these are in cache
+// Rows a power of two apart would meet in the same few cache sets: a line more between them.
+constexpr int kLine = 64;
 
 // Columns a thread takes at once: long enough to be a stream, short enough to share evenly.
 int grain(int blocks, int threads) { return std::max(1, blocks / (threads * 4)); }
@@ -59,9 +59,10 @@ Engine::Engine(const Plan& plan, const uint8_t* buffer, int threads,
   group_ = config_.heads / config_.kv_heads();
   block_tokens_ = std::max(1, kAttentionRows / group_);
   block_rows_ = round_up(block_tokens_ * group_, kRows);
-  width_stride_ = round_up(config_.width, kDepth);
-  inner_stride_ = round_up(config_.inner, kDepth);
-  qkv_stride_ = round_up(config_.width + 2 * config_.kv_heads() * head_dim_, kDepth);
+  const auto padded = [](int columns) { return size_t(round_up(columns, kDepth)) + kLine / 4; };
+  width_stride_ = padded(config_.width);
+  inner_stride_ = padded(config_.inner);
+  qkv_stride_ = padded(config_.width + 2 * config_.kv_heads() * head_dim_);
 
   hidden_ = Buffer<float>(kChunk * width_stride_);
   normed_ = Buffer<float>(kChunk * width_stride_);
@@ -69,14 +70,14 @@ Engine::Engine(const Plan& plan, const uint8_t* buffer, int threads,
   qkv_ = Buffer<float>(kChunk * qkv_stride_);
   inner_ = Buffer<float>(kChunk * inner_stride_);
   const size_t queries = (size_t(kChunk) * config_.heads + kRows) * padded_head_;
-  const size_t deepest = std::max(width_stride_, inner_stride_);
+  const size_t deepest = round_up(std::max(config_.width, config_.inner), kDepth);
   if (format_ == Format::f32) {
     f32_queries_ = Buffer<float>(queries);
     operand_.stride = deepest;
     operand_.f32 = Buffer<float>(kChunk * deepest);
   } else {
     queries_ = Buffer<uint16_t>(queries);
-    operand_.stride = deepest + kStrideBytes / (format_ == Format::bf16 ? 2 : 1);
+    operand_.stride = deepest + kLine / (format_ == Format::bf16 ? 2 : 1);
     const size_t count = kChunk * operand_.stride;
     if (format_ == Format::bf16) {
       operand_.bf16 = Buffer<uint16_t>(count);
@@ -96,9 +97,9 @@ Engine::Engine(const Plan& plan, const uint8_t* buffer, int threads,
     scratch.sums = Buffer<int32_t>(kRows * kBlock);
     scratch.columns = Buffer<float>(kRows * kBlock);
     if (format_ == Format::i4) scratch.widened = Buffer<uint8_t>(deepest * kBlock);
-    scratch.scores = Buffer<float>(block_rows_ * kPage);
-    if (format_ == Format::f32) scratch.f32_probabilities = Buffer<float>(block_rows_ * kPage);
-    else scratch.probabilities = Buffer<uint16_t>(block_rows_ * kPage);
+    scratch.scores = Buffer<float>(kRows * kPage);
+    if (format_ == Format::f32) scratch.f32_probabilities = Buffer<float>(kRows * kPage);
+    else scratch.probabilities = Buffer<uint16_t>(kRows * kPage);
     scratch.page = Buffer<float>(block_rows_ * (padded_head_ + 2));
     scratch.total = Buffer<float>(block_rows_ * (padded_head_ + 2));
     scratch_.push_back(std::move(scratch));
@@ -235,8 +236,16 @@ void Engine::forward_rows(const std::vector<Row>& rows) {
   logits(rows);
 }
 
+template <class Work>
+void Engine::each_row(int rows, Work&& work) {
+  const int step = std::max(1, rows / (pool_.threads() * 4));
+  pool_.run((rows + step - 1) / step, [&](int item, int) {
+    for (int r = item * step; r < std::min(rows, (item + 1) * step); r++) work(r);
+  });
+}
+
 void Engine::embed(const std::vector<Row>& rows) {
-  pool_.run(static_cast<int>(rows.size()), [&](int r, int) {
+  each_row(static_cast<int>(rows.size()), [&](int r) {
     float* x = hidden_.data() + r * width_stride_;
     unpack_row(head_, rows[r].token, x);
     const size_t at = size_t(rows[r].position) * config_.width;
@@ -249,11 +258,11 @@ void Engine::embed(const std::vector<Row>& rows) {
 
 // Norms the residual stream into the operand.
 void Engine::normalize(int rows, const float* weight, const float* bias) {
-  pool_.run(rows, [&](int r, int) {
+  each_row(rows, [&](int r) {
     float* out = normed_.data() + r * width_stride_;
     kernels_.layer_norm(hidden_.data() + r * width_stride_, weight, bias, config_.epsilon,
                         config_.width, out);
-    prepare(r, out, static_cast<int>(width_stride_));
+    prepare(r, out, round_up(config_.width, kDepth));
   });
 }
 
@@ -264,7 +273,7 @@ void Engine::prepare(int r, const float* x, int depth) {
       std::memcpy(operand_.f32.data() + r * operand_.stride, x, depth * sizeof(float));
       return;
     case Format::bf16:
-      return kernels_.round_bf16(x, depth, operand_.bf16.data() + r * operand_.stride);
+      return kernels_.round_bf16(x, 1, depth, operand_.bf16.data() + r * operand_.stride);
     case Format::i8:
     case Format::i4:
       return kernels_.round_i8(x, depth, operand_.i8.data() + r * operand_.stride,
@@ -274,7 +283,7 @@ void Engine::prepare(int r, const float* x, int depth) {
 }
 
 void Engine::prepare_all(int rows, const float* x, size_t stride, int depth) {
-  pool_.run(rows, [&](int r, int) { prepare(r, x + r * stride, depth); });
+  each_row(rows, [&](int r) { prepare(r, x + r * stride, depth); });
 }
 
 // out = finish(operand * matrix + bias), a run of blocks for a thread at a time.
@@ -299,6 +308,12 @@ void Engine::linear_block(const Matrix& matrix, int block, int rows, Finish fini
   if (widen) kernels_.widen_i4(weights, matrix.depth, scratch.widened.data());
   for (int first = 0; first < rows; first += kRows) {
     const int some = std::min(kRows, rows - first);
+    // While many rows pass through this block, the next one is fetched, a part at a time.
+    if (rows > 2 * kRows) {
+      const size_t part = matrix.block_bytes * kRows / rows;
+      const uint8_t* next = weights + matrix.block_bytes + first / kRows * part;
+      for (size_t at = 0; at < part; at += kLine) __builtin_prefetch(next + at, 0, 2);
+    }
     float* target = whole ? out + first * stride + block * kBlock : scratch.columns.data();
     const size_t target_stride = whole ? stride : kBlock;
     int32_t* sums = scratch.sums.data();
@@ -350,7 +365,7 @@ void Engine::logits(const std::vector<Row>& rows) {
       wanted.push_back(r);
     }
   if (!out) return;
-  pool_.run(static_cast<int>(wanted.size()), [&](int i, int) {
+  each_row(static_cast<int>(wanted.size()), [&](int i) {
     float* normed = normed_.data() + i * width_stride_;
     kernels_.layer_norm(hidden_.data() + wanted[i] * width_stride_, last_norm_weight_,
                         last_norm_bias_, config_.epsilon, config_.width, normed);
@@ -379,18 +394,23 @@ inline size_t place(int d, int lane) {
 template <class T>
 void Engine::split(const std::vector<Row>& rows, int layer) {
   const int count = static_cast<int>(rows.size()), kv_heads = config_.kv_heads();
-  const float factor = 1.0f / std::sqrt(static_cast<float>(head_dim_));
+  // Softmax is computed in powers of two.
+  const float factor = 1.44269504f / std::sqrt(static_cast<float>(head_dim_));
   T* queries;
   if constexpr (sizeof(T) == 4) queries = f32_queries_.data();
   else queries = queries_.data();
-  pool_.run(count, [&](int r, int) {
+  each_row(count, [&](int r) {
     const Sequence& sequence = *rows[r].sequence;
     const int page = rows[r].position / kPage, token = rows[r].position % kPage;
     const float* x = qkv_.data() + r * qkv_stride_;
     for (int kv = 0; kv < kv_heads; kv++) {
       T* query = queries + (size_t(kv) * count + r) * group_ * padded_head_;
-      for (int g = 0; g < group_; g++, x += head_dim_)
-        for (int d = 0; d < head_dim_; d++) put(query + g * padded_head_ + d, x[d] * factor);
+      if (sizeof(T) == 2 && head_dim_ == padded_head_)
+        kernels_.round_bf16(x, factor, group_ * head_dim_, reinterpret_cast<uint16_t*>(query));
+      else
+        for (int i = 0; i < group_ * head_dim_; i++)
+          put(query + i / head_dim_ * padded_head_ + i % head_dim_, x[i] * factor);
+      x += group_ * head_dim_;
       T* key = keys<T>(sequence, page, layer, kv) + token / kBlock * kBlock * padded_head_;
       for (int d = 0; d < head_dim_; d++) put(key + place<T>(d, token % kBlock), x[d]);
       x += head_dim_;
@@ -463,11 +483,8 @@ Engine::Partial Engine::partial(float* memory) const {
 template <class T>
 void Engine::attend_page(const AttentionBlock& block, int layer, int page, Partial out,
                          Scratch& scratch) {
-  const int rows = block.tokens * group_, start = page * kPage;
-  const int padded = round_up(std::min(kPage, block.last() + 1 - start), kBlock);
   const T* key = keys<T>(*block.sequence, page, layer, block.kv_head);
   const T* value = values<T>(*block.sequence, page, layer, block.kv_head);
-  float* scores = scratch.scores.data();
   const T* query;
   T* probabilities;
   if constexpr (sizeof(T) == 4) {
@@ -478,24 +495,35 @@ void Engine::attend_page(const AttentionBlock& block, int layer, int page, Parti
     probabilities = scratch.probabilities.data();
   }
   query += size_t(block.query) * padded_head_;
-  const auto product = [&](const T* a, size_t stride, const T* b, int depth, float* c,
+  const auto product = [&](int rows, const T* a, size_t stride, const T* b, int depth, float* c,
                            size_t c_stride) {
     if constexpr (sizeof(T) == 4) kernels_.product_f32(a, stride, b, depth, rows, c, c_stride);
     else kernels_.product_bf16(a, stride, b, depth, rows, c, c_stride);
   };
-  for (int k = 0; k < padded; k += kBlock)
-    product(query, padded_head_, key + k * padded_head_, padded_head_, scores + k, kPage);
-  for (int r = 0; r < rows; r++) {
-    const int valid = std::clamp(block.position + r / group_ + 1 - start, 0, kPage);
-    if constexpr (sizeof(T) == 4)
-      kernels_.softmax_f32(scores + r * kPage, valid, padded, probabilities + r * kPage,
-                           out.max + r, out.sum + r);
-    else
-      kernels_.softmax_bf16(scores + r * kPage, valid, padded, probabilities + r * kPage,
-                            out.max + r, out.sum + r);
+  const int queries = block.tokens * group_, start = page * kPage;
+  float* scores = scratch.scores.data();
+  for (int first = 0; first < queries; first += kRows) {
+    const int rows = std::min(kRows, queries - first);
+    // Tokens of this page that the query in row r of these sees.
+    const auto seen = [&](int r) {
+      return std::clamp(block.position + (first + r) / group_ + 1 - start, 0, kPage);
+    };
+    const int padded = round_up(seen(rows - 1), kBlock);
+    for (int k = 0; k < padded; k += kBlock)
+      product(rows, query + first * padded_head_, padded_head_, key + k * padded_head_,
+              padded_head_, scores + k, kPage);
+    for (int r = 0; r < rows; r++) {
+      float *max = out.max + first + r, *sum = out.sum + first + r;
+      T* to = probabilities + r * kPage;
+      if constexpr (sizeof(T) == 4)
+        kernels_.softmax_f32(scores + r * kPage, seen(r), padded, to, max, sum);
+      else
+        kernels_.softmax_bf16(scores + r * kPage, seen(r), padded, to, max, sum);
+    }
+    for (int d = 0; d < padded_head_; d += kBlock)
+      product(rows, probabilities, kPage, value + d * kPage, padded,
+              out.values + first * padded_head_ + d, padded_head_);
   }
-  for (int d = 0; d < padded_head_; d += kBlock)
-    product(probabilities, kPage, value + d * kPage, padded, out.values + d, padded_head_);
 }
 
 void Engine::merge(const AttentionBlock& block, Partial total, Partial page) {
@@ -510,7 +538,8 @@ void Engine::write(const AttentionBlock& block, Partial total) {
     const int head = block.kv_head * group_ + r % group_;
     float* out = mixed_.data() + (block.row + r / group_) * width_stride_ + head * head_dim_;
     const float* values = total.values + r * padded_head_;
-    for (int d = 0; d < head_dim_; d++) out[d] = values[d] / total.sum[r];
+    const float factor = 1 / total.sum[r];
+    for (int d = 0; d < head_dim_; d++) out[d] = values[d] * factor;
   }
 }
 

@@ -120,6 +120,8 @@ class Engine {
   T* values(const Sequence& sequence, int page, int layer, int kv_head) const;
 
   void forward_rows(const std::vector<Row>& rows);
+  template <class Work>
+  void each_row(int rows, Work&& work);
   void embed(const std::vector<Row>& rows);
   void normalize(int rows, const float* weight, const float* bias);
   void prepare(int row, const float* x, int depth);

@@ -68,9 +68,10 @@ struct Kernels {
   // Rounds `padded` numbers (a multiple of kDepth) to 8 bits by their largest magnitude.
   void (*round_i8)(const float* x, int padded, int8_t* out, float* scale, int32_t* offset,
                    int32_t* group_sum);
-  void (*round_bf16)(const float* x, int count, uint16_t* out);
+  // bfloat16 of `factor` times `count` (a multiple of kBlock) numbers.
+  void (*round_bf16)(const float* x, float factor, int count, uint16_t* out);
 
-  // exp(score - max) of the first `valid` scores, 0 up to `padded`; the max and the sum.
+  // 2^(score - max) of the first `valid` scores, 0 up to `padded`; the max and the sum.
   void (*softmax_f32)(float* scores, int valid, int padded, float* out, float* max, float* sum);
   void (*softmax_bf16)(float* scores, int valid, int padded, uint16_t* out, float* max, float* sum);
   // Takes one page's softmax-weighted values into those of the pages before it.

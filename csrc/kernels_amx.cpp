@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kTileRows = 16;
 constexpr int kTileBytes = 64;
-constexpr int kFewRows = 8;
+constexpr int kFewRows = 3;
 
 // All eight tiles are whole. A constant in memory, because GCC's ldtilecfg does not tell the
 // compiler how many of its bytes are read.

@@ -8,13 +8,25 @@ namespace {
 constexpr int kWidth = 8;
 constexpr int kMostRows = 2;
 constexpr int kWeightOffset = 0;
+constexpr float kLowestPower = -126;
 typedef float vf __attribute__((vector_size(4 * kWidth)));
 typedef int32_t vi __attribute__((vector_size(4 * kWidth)));
 
 inline vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 inline vf maximum(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 inline vf minimum(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+inline vf nearest(vf x) {
+  const vf bounded = minimum(vf{} + 127.0f, maximum(vf{} + kLowestPower, x));
+  return (vf)_mm256_round_ps((__m256)bounded, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline vf reciprocal(vf x) { return 1.0f / x; }
 inline vi maximum(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
+
+// 2^power by the exponent bits; `power` is whole and within float32's exponents.
+inline vf scale2(vf value, vf power, vf exponent) {
+  const vi raised = (vi)value + (__builtin_convertvector(power, vi) << 23);
+  return exponent < kLowestPower - vf{} ? vf{} : (vf)raised;
+}
 
 // vpmaddubsw adds pairs in 16 bits and saturates. |weight| times the activation with the weight's
 // sign stays below 2 * 127 * 127, which fits.

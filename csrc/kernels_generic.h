@@ -200,33 +200,39 @@ void widen_i4(const uint8_t* block, int depth, uint8_t* out) {
 
 // ---- Functions of one number, a vector at a time.
 
-// e^x to 2 units in the last place; 0 below -87, where float32 has no normal numbers left.
-inline vf exp_of(vf x) {
-  const vf top = splat(88.0f), bottom = splat(-87.0f);
-  const vf bounded = minimum(maximum(x, bottom), top);
-  // 2^n by the exponent bits, e^r for the rest by a polynomial (Cephes).
-  const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
-  const vf shifted = fma(bounded, splat(1.44269504f), magic);
-  const vf n = shifted - magic;
-  vf r = fma(n, splat(-0.693359375f), bounded);
-  r = fma(n, splat(2.12194440e-4f), r);
-  vf p = splat(1.9875691500e-4f);
-  p = fma(p, r, splat(1.3981999507e-3f));
-  p = fma(p, r, splat(8.3334519073e-3f));
-  p = fma(p, r, splat(4.1665795894e-2f));
-  p = fma(p, r, splat(1.6666665459e-1f));
-  p = fma(p, r, splat(5.0000001201e-1f));
-  p = fma(p, r * r, r + 1.0f);
-  const vi power = (bits(shifted) - bits(magic)) << 23;
-  const vf result = floats(bits(p) + power);
-  // Comparison that keeps a NaN a NaN.
-  return x < bottom ? vf{} : result;
+// How exact a function has to be: to float32's last places, or to 1e-4, which is lost in what is
+// rounded to 8 or 16 bits right after.
+enum class Exactness { full, rough };
+
+// 2^x, 0 where float32 has no normal numbers left. A NaN stays one.
+template <Exactness E>
+inline vf exp2_of(vf x) {
+  const vf whole = nearest(x);  // bounded, where scale2 asks for it
+  const vf f = x - whole;
+  vf p;
+  if (E == Exactness::full) {
+    p = splat(1.535336188319500e-4f);  // Cephes
+    p = fma(p, f, splat(1.339887440266574e-3f));
+    p = fma(p, f, splat(9.618437357674640e-3f));
+    p = fma(p, f, splat(5.550332471162809e-2f));
+    p = fma(p, f, splat(2.402264791363012e-1f));
+    p = fma(p, f, splat(6.931472028550421e-1f));
+    p = fma(p, f, splat(1.0f));
+  } else {
+    p = splat(5.5171627551e-2f);  // least largest relative error: 7.5e-5
+    p = fma(p, f, splat(2.4261114001e-1f));
+    p = fma(p, f, splat(6.9326096773e-1f));
+    p = fma(p, f, splat(9.9992805719e-1f));
+  }
+  return scale2(p, whole, x);
 }
 
+template <Exactness E>
 inline vf gelu_tanh_of(vf x) {
-  // x * (1 + tanh u) / 2 = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
+  // x * (1 + tanh u) / 2 = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3); e^y = 2^(y log2 e).
   const vf inner = x * fma(x * x, splat(0.044715f), splat(1.0f));
-  return x / (exp_of(inner * -1.5957691216f) + 1.0f);
+  const vf below = exp2_of<E>(inner * -2.302208198f) + 1.0f;
+  return E == Exactness::full ? x / below : x * reciprocal(below);
 }
 
 inline vf gelu_of(vf x) {
@@ -251,10 +257,10 @@ inline vf gelu_of(vf x) {
 
 // ---- What follows a product.
 
-template <Finish F>
+template <Finish F, Exactness E>
 inline void finish_vector(vf value, float* out) {
   if (F == Finish::gelu) value = gelu_of(value);
-  if (F == Finish::gelu_tanh) value = gelu_tanh_of(value);
+  if (F == Finish::gelu_tanh) value = gelu_tanh_of<E>(value);
   if (F == Finish::add) value += load<vf>(out);
   store(out, value);
 }
@@ -264,7 +270,8 @@ void finish_f32_as(const float* c, int rows, const float* bias, float* out, size
   for (int r = 0; r < rows; r++)
     for (int v = 0; v < kVectors; v++) {
       const int at = v * kWidth;
-      finish_vector<F>(load<vf>(c + r * kBlock + at) + load<vf>(bias + at), out + r * stride + at);
+      finish_vector<F, Exactness::full>(load<vf>(c + r * kBlock + at) + load<vf>(bias + at),
+                                        out + r * stride + at);
     }
 }
 
@@ -278,8 +285,8 @@ void finish_i32_as(const int32_t* c, int rows, const float* row_scale, const int
       const int at = v * kWidth;
       const vi sum = load<vi>(c + r * kBlock + at) - offset;
       const vf value = __builtin_convertvector(sum, vf) * own;
-      finish_vector<F>(fma(value, load<vf>(scale + at), load<vf>(bias + at)),
-                       out + r * stride + at);
+      finish_vector<F, Exactness::rough>(fma(value, load<vf>(scale + at), load<vf>(bias + at)),
+                                         out + r * stride + at);
     }
   }
 }
@@ -362,8 +369,8 @@ void round_i8(const float* x, int padded, int8_t* out, float* scale, int32_t* of
   *offset = kWeightOffset * total;
 }
 
-void round_bf16(const float* x, int count, uint16_t* out) {
-  for (int i = 0; i < count; i += kWidth) store(out + i, to_bf16(load<vf>(x + i)));
+void round_bf16(const float* x, float factor, int count, uint16_t* out) {
+  for (int i = 0; i < count; i += kWidth) store(out + i, to_bf16(load<vf>(x + i) * factor));
 }
 
 inline void put(float* out, vf value) { store(out, value); }
@@ -372,7 +379,7 @@ inline void put(uint16_t* out, vf value) { store(out, to_bf16(value)); }
 // Scores of a page without a single valid one: low, but finite, so that no inf - inf arises.
 constexpr float kLowest = -1e30f;
 
-template <class T>
+template <Exactness E, class T>
 void softmax(float* scores, int valid, int padded, T* out, float* max, float* sum) {
   if (valid <= 0) {
     for (int i = 0; i < padded; i++) out[i] = 0;
@@ -387,7 +394,7 @@ void softmax(float* scores, int valid, int padded, T* out, float* max, float* su
   for (int i = 1; i < kWidth; i++) largest = most[i] > largest ? most[i] : largest;
   vf sums = {};
   for (int i = 0; i < padded; i += kWidth) {
-    const vf p = exp_of(load<vf>(scores + i) - largest);
+    const vf p = exp2_of<E>(load<vf>(scores + i) - largest);
     sums += p;
     put(out + i, p);
   }
@@ -396,16 +403,17 @@ void softmax(float* scores, int valid, int padded, T* out, float* max, float* su
 }
 
 void softmax_f32(float* scores, int valid, int padded, float* out, float* max, float* sum) {
-  softmax(scores, valid, padded, out, max, sum);
+  softmax<Exactness::full>(scores, valid, padded, out, max, sum);
 }
 void softmax_bf16(float* scores, int valid, int padded, uint16_t* out, float* max, float* sum) {
-  softmax(scores, valid, padded, out, max, sum);
+  softmax<Exactness::rough>(scores, valid, padded, out, max, sum);
 }
 
 void merge(float* values, float* max, float* sum, const float* page_values, float page_max,
            float page_sum, int width) {
   const float most = page_max > *max ? page_max : *max;
-  const vf before = exp_of(splat(*max - most)), page = exp_of(splat(page_max - most));
+  const vf before = exp2_of<Exactness::full>(splat(*max - most));
+  const vf page = exp2_of<Exactness::full>(splat(page_max - most));
   for (int i = 0; i < width; i += kWidth)
     store(values + i, fma(load<vf>(page_values + i), page, load<vf>(values + i) * before));
   *sum = page_sum * page[0] + *sum * before[0];

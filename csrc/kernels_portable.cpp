@@ -6,13 +6,25 @@ namespace {
 constexpr int kWidth = 4;
 constexpr int kMostRows = 1;          // rows a product holds in registers at once
 constexpr int kWeightOffset = 128;    // what dot4's weights are too large by
+constexpr float kLowestPower = -126;
 typedef float vf __attribute__((vector_size(4 * kWidth)));
 typedef int32_t vi __attribute__((vector_size(4 * kWidth)));
 
 inline vf fma(vf a, vf b, vf c) { return a * b + c; }
 inline vf maximum(vf a, vf b) { return a > b ? a : b; }
 inline vf minimum(vf a, vf b) { return a < b ? a : b; }
+inline vf nearest(vf x) {  // adding 1.5 * 2^23 rounds to a whole number
+  const vf bounded = minimum(vf{} + 127.0f, maximum(vf{} + kLowestPower, x));
+  return (bounded + 12582912.0f) - 12582912.0f;
+}
+inline vf reciprocal(vf x) { return 1.0f / x; }
 inline vi maximum(vi a, vi b) { return a > b ? a : b; }
+
+// 2^power by the exponent bits; `power` is whole and within float32's exponents.
+inline vf scale2(vf value, vf power, vf exponent) {
+  const vi raised = (vi)value + (__builtin_convertvector(power, vi) << 23);
+  return exponent < kLowestPower - vf{} ? vf{} : (vf)raised;
+}
 
 // sum + four unsigned weight bytes times four signed activation bytes, in each lane.
 inline vi dot4(vi sum, vi weight, vi x) {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <thread>
 
 namespace tsc {
 
@@ -25,6 +26,13 @@ size_t block_bytes(Format format, int depth) {
     case Format::i4: return depth / kDepth * kPairBytes;
   }
   throw std::invalid_argument("unknown format");
+}
+
+// To the nearest whole number, ties to even, for magnitudes below 2^22. std::nearbyint is a call
+// on a compiler's basic x86.
+float nearest(float x) {
+  constexpr float magic = 12582912;  // 1.5 * 2^23
+  return (x + magic) - magic;
 }
 
 float largest_magnitude(const float* values, int count) {
@@ -52,37 +60,47 @@ float pack_i8(const float* w, int depth, int lane, uint8_t* block) {
   const float inverse = scale > 0 ? 1 / scale : 0;
   for (int k = 0; k < depth; k += 4)
     for (int byte = 0; byte < 4; byte++) {
-      const float rounded = std::nearbyint(w[k + byte] * inverse);
+      const float rounded = nearest(w[k + byte] * inverse);
       block[(k / 4 * kBlock + lane) * 4 + byte] =
           static_cast<uint8_t>(std::min(127.0f, std::max(-127.0f, rounded)) + 128);
     }
   return scale;
 }
 
-int nibble(float weight, float inverse) {
-  return static_cast<int>(std::min(7.0f, std::max(-8.0f, std::nearbyint(weight * inverse))));
+float to_nibble(float weight, float inverse) {
+  return std::min(7.0f, std::max(-8.0f, nearest(weight * inverse)));
 }
 
-// The multiplier of 32 weights that leaves the least squared error.
+float squared_error(const float* w, float step) {
+  const float inverse = 1 / step;
+  float errors[8] = {};  // side by side, so that the compiler makes vectors of them
+  for (int k = 0; k < kGroup; k += 8)
+    for (int i = 0; i < 8; i++) {
+      const float error = w[k + i] - step * to_nibble(w[k + i], inverse);
+      errors[i] += error * error;
+    }
+  float total = 0;
+  for (float error : errors) total += error;
+  return total;
+}
+
+// The multiplier of 32 weights that leaves the least squared error. Nibbles reach further below
+// zero than above, so the sign is chosen too.
 int best_multiplier(const float* w, float scale) {
   const int widest = static_cast<int>(std::ceil(largest_magnitude(w, kGroup) / (7 * scale)));
   int best = 1;
   float least = std::numeric_limits<float>::max();
   // Clipping the largest weight a little may serve the others.
-  for (int m = std::max(1, widest * 3 / 5); m <= std::min(kMostMultiplier, widest); m++) {
-    const float step = scale * m, inverse = 1 / step;
-    float error = 0;
-    for (int k = 0; k < kGroup; k++) {
-      const float rounded = std::min(7.0f, std::max(-8.0f, std::nearbyint(w[k] * inverse)));
-      error += (w[k] - step * rounded) * (w[k] - step * rounded);
+  for (int m = std::max(1, widest * 3 / 5); m <= std::min(kMostMultiplier, widest); m++)
+    for (int multiplier : {m, -m}) {
+      const float error = squared_error(w, scale * multiplier);
+      if (error < least) least = error, best = multiplier;
     }
-    if (error < least) least = error, best = m;
-  }
   return best;
 }
 
 float pack_i4(const float* w, int depth, int lane, uint8_t* block) {
-  const float scale = largest_magnitude(w, depth) / (7 * kMostMultiplier);
+  const float scale = largest_magnitude(w, depth) / (8 * kMostMultiplier);
   for (int k = 0; k < depth; k += kDepth, block += kPairBytes)
     for (int half = 0; half < 2; half++) {
       const float* group = w + k + half * kGroup;
@@ -92,8 +110,8 @@ float pack_i4(const float* w, int depth, int lane, uint8_t* block) {
       uint8_t* nibbles = block + 2 * kBlock + half * 4 * kBlock * 4;
       for (int step = 0; step < 4; step++)
         for (int byte = 0; byte < 4; byte++) {
-          const int low = nibble(group[8 * step + byte], inverse) + 8;
-          const int high = nibble(group[8 * step + byte + 4], inverse) + 8;
+          const int low = static_cast<int>(to_nibble(group[8 * step + byte], inverse)) + 8;
+          const int high = static_cast<int>(to_nibble(group[8 * step + byte + 4], inverse)) + 8;
           nibbles[(step * kBlock + lane) * 4 + byte] = static_cast<uint8_t>(low | high << 4);
         }
     }
@@ -118,19 +136,31 @@ void check_finite(const Entry& entry, const float* values, size_t count) {
     throw std::invalid_argument("tensor " + entry.weight + " holds a number that is not finite");
 }
 
-void pack_matrix(const Entry& entry, const float* weight, const float* bias, uint8_t* to) {
+// Blocks [first, last) of a matrix.
+void pack_blocks(const Entry& entry, const float* weight, const float* bias, uint8_t* to,
+                 int first, int last) {
   const int depth = round_up(entry.in, kDepth), blocks = (entry.out + kBlock - 1) / kBlock;
   const size_t bytes = block_bytes(entry.format, depth);
   float* scales = reinterpret_cast<float*>(to + blocks * bytes);
   float* biases = scales + blocks * kBlock;
   std::vector<float> row(depth);
-  for (int o = 0; o < blocks * kBlock; o++) {
+  for (int o = first * kBlock; o < last * kBlock; o++) {
     const bool real = o < entry.out;  // rows behind the last are zeros
     if (real) std::memcpy(row.data(), weight + size_t(o) * entry.in, sizeof(float) * entry.in);
     else std::fill(row.begin(), row.end(), 0.0f);
     scales[o] = pack_row(entry.format, row.data(), depth, o % kBlock, to + o / kBlock * bytes);
     biases[o] = real && bias ? bias[o] : 0;
   }
+}
+
+void pack_matrix(const Entry& entry, const float* weight, const float* bias, uint8_t* to) {
+  const int blocks = (entry.out + kBlock - 1) / kBlock;
+  const int threads = std::clamp<int>(std::thread::hardware_concurrency(), 1, blocks);
+  std::vector<std::thread> helpers;
+  for (int i = 0; i < threads; i++)
+    helpers.emplace_back(pack_blocks, entry, weight, bias, to, blocks * i / threads,
+                         blocks * (i + 1) / threads);
+  for (std::thread& helper : helpers) helper.join();
 }
 
 }  // namespace
@@ -159,7 +189,7 @@ Plan::Plan(const Config& config, Format format) : config(config), format(format)
     bytes = align(bytes + entry.bytes);
     entries.push_back(entry);
   };
-  const auto matrix = [&](const std::string& name, int out, int in) {
+  const auto matrix = [&](const std::string& name, Format format, int out, int in) {
     add({Entry::Kind::matrix, name + ".weight", name + ".bias", format, out, in, 0, 0});
   };
   const auto norm = [&](const std::string& name) {
@@ -171,14 +201,17 @@ Plan::Plan(const Config& config, Format format) : config(config), format(format)
   add({Entry::Kind::rows, "transformer.wpe.weight", "", positions, config.positions, config.width,
        0, 0});
   const int width = config.width, kv = config.kv_heads() * config.head_dim();
+  // Where 4 bits cost most for the bytes they save, there are 8: attention, and the first layer.
+  const Format careful = format == Format::i4 ? Format::i8 : format;
   for (int layer = 0; layer < config.layers; layer++) {
     const std::string block = "transformer.h." + std::to_string(layer);
     norm(block + ".ln_1");
-    matrix(block + ".attn.c_attn", width + 2 * kv, width);
-    matrix(block + ".attn.c_proj", width, width);
+    matrix(block + ".attn.c_attn", careful, width + 2 * kv, width);
+    matrix(block + ".attn.c_proj", careful, width, width);
     norm(block + ".ln_2");
-    matrix(block + ".mlp.c_fc", config.inner, width);
-    matrix(block + ".mlp.c_proj", width, config.inner);
+    const Format inner = layer == 0 ? careful : format;
+    matrix(block + ".mlp.c_fc", inner, config.inner, width);
+    matrix(block + ".mlp.c_proj", inner, width, config.inner);
   }
   norm("transformer.ln_f");
   add({Entry::Kind::matrix, "transformer.wte.weight", "", format, config.vocab, width, 0, 0});
@@ -234,7 +267,7 @@ void unpack_row(const Matrix& matrix, int row, float* out) {
         const uint8_t byte =
             pair[2 * kBlock + ((half * 4 + step) * kBlock + lane) * 4 + k % 4];
         const int value = (high ? byte >> 4 : byte & 15) - 8;
-        out[k] = scale * static_cast<float>(value * pair[half * kBlock + lane]);
+        out[k] = scale * static_cast<float>(value * static_cast<int8_t>(pair[half * kBlock + lane]));
       }
       return;
   }
