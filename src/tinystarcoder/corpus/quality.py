@@ -25,9 +25,8 @@ WEIGHTS = {
 
 _SAMPLE = 1 << 16
 _EXPLANATION = re.compile(r"\"\"\".*?\"\"\"|'''.*?'''|#[^\n]*", re.DOTALL)
-_DEFINITION = re.compile(r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]", re.MULTILINE)
-_FUNCTION = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]", re.MULTILINE)
-_ANNOTATED = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t][^\n]*(?:->|\w: \w)", re.MULTILINE)
+_DEFINITION = re.compile(r"^[ \t]*+(?:async )?((?:def|class) [^\n]*+)", re.MULTILINE)
+_ANNOTATION = re.compile(r"->|\w: \w")
 _IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]", re.MULTILINE)
 
 
@@ -44,16 +43,18 @@ def signals(text: str) -> dict[str, float]:
     if not lines:
         return dict.fromkeys(WEIGHTS, 0.0)
     explained = sum(map(len, _EXPLANATION.findall(text))) / len(text)
-    functions = len(_FUNCTION.findall(text))
+    definitions = _DEFINITION.findall(text)
+    functions = [line for line in definitions if line.startswith("def")]
+    annotated = sum(1 for line in functions if _ANNOTATION.search(line))
     plain = len(DATA_LINE.findall(text)) + len(_IMPORT.findall(text))
     compressed = len(zlib.compress(text.encode(), 1)) / len(text.encode())
     return {
         "explained": _ramp(explained, 0, 0.05) * _ramp(explained, 1, 0.7),
-        "structured": _ramp(30 * len(_DEFINITION.findall(text)) / len(lines), 0, 1),
+        "structured": _ramp(30 * len(definitions) / len(lines), 0, 1),
         "logic": _ramp(plain / len(lines), 0.9, 0.3),
         "varied": _ramp(compressed, 0.1, 0.25),
         "narrow": _ramp(sum(len(line) > 100 for line in lines) / len(lines), 0.25, 0),
-        "typed": len(_ANNOTATED.findall(text)) / functions if functions else 0.0,
+        "typed": annotated / len(functions) if functions else 0.0,
     }
 
 
