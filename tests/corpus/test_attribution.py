@@ -1,7 +1,10 @@
 """What stands in the corpus is found, whatever stands around it; what does not, is not."""
 
+import inspect
 import json
+import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tinystarcoder
 from tinystarcoder.corpus.attribution import CompactIndex, FullIndex, Source, open_index
 from tinystarcoder.corpus.attribution_index import build_compact, build_full
 from tinystarcoder.corpus.document import Document
@@ -167,6 +171,19 @@ class TestCompact:
         assert spans
         assert {(span.common, span.sources) for span in spans} == {(True, ())}
 
+    def test_no_package_is_named_for_what_lies_across_two_files(self, tmp_path):
+        one, two = (stretch(module(number), 0, 80) for number in (1, 2))
+        texts = {"a": one, "b": two, "c": f"{one}\n{two}"}
+        files = [Document(text, f"{name}.py", name, "1", "MIT") for name, text in texts.items()]
+        build_full(files, tmp_path / "full")
+        across = stretch(texts["c"], 80 - 15, 30)
+        for size in (20_000, 3000):  # Every gram, and every other or so.
+            full = open_index(tmp_path / "full")
+            compact = build_compact(full, tmp_path / str(size), size=size)
+            spans = compact.find(across)
+            assert [span.sources for span in spans] == [(Source("c", "MIT"),)] * len(spans)
+            assert spans or size == 3000
+
     def test_what_is_new_is_hardly_ever_named(self, compact):
         texts = [module(seed) for seed in range(100, 200)]
         assert sum(bool(compact.find(text)) for text in texts) <= 30
@@ -212,3 +229,33 @@ class TestFolders:
         assert list(tmp_path.iterdir()) == []
         with pytest.raises(CorpusError, match="exists; remove it or choose another --output"):
             build_full(documents(), full.folder)
+
+
+class TestBundled:
+    """What ships beside nano: the compact index and the NOTICE of its corpus."""
+
+    @pytest.fixture
+    def nano(self) -> Path:
+        folder = Path(tinystarcoder.__file__).parent / "weights" / "nano"
+        if not (folder / "attribution").is_dir():
+            pytest.skip("the bundled index is not here yet")
+        return folder
+
+    def test_it_is_small(self, nano):
+        assert sum(path.stat().st_size for path in (nano / "attribution").iterdir()) <= 10**7
+
+    def test_it_is_of_the_packages_of_the_manifest(self, nano):
+        entries = json.loads((nano / "manifest.json").read_text(encoding="utf-8"))["packages"]
+        trained_on = [entry for entry in entries if entry["files"]]
+        sources = open_index(nano / "attribution").sources
+        assert {source["package"] for source in sources} == {e["package"] for e in trained_on}
+        notice = (nano / "NOTICE").read_text(encoding="utf-8")
+        for entry in trained_on:
+            line = f"{entry['package']} {entry['version']}".strip() + f" ({entry['license']})"
+            assert f"\n{line}\n" in notice
+
+    def test_it_knows_the_standard_library(self, nano):
+        """Whose text this Python brings along, whichever its version."""
+        spans = open_index(nano / "attribution").find(inspect.getsource(textwrap.TextWrapper))
+        named = [source.package for span in spans for source in span.sources]
+        assert sum(name.startswith("python") for name in named) > len(named) / 2

@@ -76,7 +76,7 @@ def _answers(
 
 
 def _shown(file: asked.Found) -> str:
-    return f"{file.package} {file.version} ({file.license}) {file.path}"
+    return " ".join(filter(None, (file.package, file.version, f"({file.license})", file.path)))
 
 
 def _described(entry: dict[str, Any]) -> str:
