@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import create_block_mask
 from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
 
 from tinystarcoder.errors import RequestError
+from tinystarcoder.model import gpt_bigcode
 from tinystarcoder.model.config import ACTIVATIONS, ModelConfig
 from tinystarcoder.model.gpt_bigcode import GPTBigCode
 
@@ -117,3 +119,44 @@ def test_parity_holds_at_8192_tokens(multi_query):
     with torch.no_grad():
         difference = (ours.eval()(ids) - reference.eval()(ids).logits).abs().max()
     assert difference < 1e-4
+
+
+DOCUMENTS = torch.tensor([[0] * 7 + [1] * 20 + [2] * 13, [0] * 40])
+
+
+def test_a_document_mask_shows_each_place_its_own_document_up_to_itself():
+    mask = gpt_bigcode.document_mask(DOCUMENTS)
+    assert mask.shape == (2, 1, 40, 40)
+    for row, documents in enumerate(DOCUMENTS.tolist()):
+        for query in range(40):
+            for key in range(40):
+                sees = key <= query and documents[key] == documents[query]
+                assert mask[row, 0, query, key] == sees
+
+
+@pytest.mark.parametrize("multi_query", [True, False])
+def test_flex_attention_sees_what_the_explicit_mask_shows(monkeypatch, multi_query):
+    """The mask of a GPU, computed on a CPU without its compiler."""
+    model = pair(replace(SMALL, multi_query=multi_query))[0].eval()
+    ids = some_ids(SMALL, 2, 40)
+    with torch.no_grad():
+        dense = model.transformer(ids, documents=DOCUMENTS)
+        monkeypatch.setattr(gpt_bigcode, "_compiled", lambda function: function)
+        blocks = lambda documents: gpt_bigcode.block_mask(documents, create_block_mask)  # noqa: E731
+        monkeypatch.setattr(gpt_bigcode, "document_mask", blocks)
+        by_blocks = model.transformer(ids, documents=DOCUMENTS)
+        across = model.transformer(ids)
+    torch.testing.assert_close(by_blocks, dense, atol=1e-4, rtol=1e-4)
+    assert (across - dense)[0].abs().max() > 0.1
+    torch.testing.assert_close(across[1], dense[1], atol=1e-4, rtol=1e-4)
+
+
+def test_recomputed_blocks_have_the_same_gradients():
+    gradients = []
+    for recompute in (False, True):
+        model = pair(SMALL)[0].train()
+        for block in model.transformer.h:
+            block.recompute = recompute
+        model(some_ids(SMALL, 2, 30)).square().mean().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(map(torch.equal, *gradients))

@@ -110,8 +110,9 @@ class Attention(nn.Module):
         """``[B, H, T, C]``; without a mask, ``causal`` or all that is there."""
         # enable_gqa lets every query head read the one K and V head: nothing is expanded.
         if isinstance(mask, BlockMask):
-            inside = torch.compiler.is_compiling()
-            attend = flex_attention if inside else _compiled(flex_attention)
+            attend: Callable[..., Any] = flex_attention
+            if not torch.compiler.is_compiling():
+                attend = _compiled(flex_attention)
             out: Tensor = attend(
                 query, key, value, block_mask=mask, enable_gqa=self.config.multi_query
             )

@@ -27,15 +27,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed.checkpoint as dcp
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.distributed.checkpoint import (
-    CheckpointException,
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageReader,
     HuggingFaceStorageWriter,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from .. import __version__, files
 from ..errors import TinyStarcoderError, TrainingError
@@ -170,7 +171,7 @@ class _InOrder(Mapping[str, NDArray[np.float32]]):
 def _write_tensors(folder: Path, tensors: Mapping[str, Tensor], world: World) -> None:
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     with _no_word_of_a_single_process():
-        dcp.save(dict(tensors), storage_writer=writer, no_dist=world.size == 1)
+        save(dict(tensors), storage_writer=writer, no_dist=world.size == 1)
     if world.leads:
         files.sync_folder(folder)
 
@@ -197,7 +198,7 @@ def load_step(
     try:
         with _no_word_of_a_single_process():
             reader = HuggingFaceStorageReader(str(path))
-            dcp.load(dict(tensors), storage_reader=reader, no_dist=world.size == 1)
+            load(dict(tensors), storage_reader=reader, no_dist=world.size == 1)
     except (OSError, ValueError, RuntimeError, SafetensorError, CheckpointException) as error:
         raise TrainingError(f"{path}: cannot resume from it: {_cause(error)}") from error
     if average:

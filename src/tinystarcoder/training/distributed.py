@@ -14,6 +14,7 @@ sharding: 15B at 8k fits in 16 GPUs without. Under FSDP2 in bfloat16 the residua
 is bfloat16 too.
 """
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,6 +25,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -61,6 +63,7 @@ class World:
             return cls(device=device)
         if not dist.is_initialized():
             dist.init_process_group(_backend(device), timeout=_TIMEOUT)
+            atexit.register(dist.destroy_process_group)
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
     @property
@@ -136,7 +139,7 @@ def place(
 
 def _shard(compute: CausalLoss, world: World) -> None:
     """FSDP2: each block is one group, all else another that stays whole through a step."""
-    mesh = dist.init_device_mesh(world.device.type, (world.size,))
+    mesh = init_device_mesh(world.device.type, (world.size,))
     low = compute.dtype if compute.dtype != torch.float32 else None
     # Weights are gathered in low precision, gradients are summed in float32.
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
@@ -151,7 +154,7 @@ def unsynchronized(compute: nn.Module) -> AbstractContextManager[None]:
     FSDP2 sums each micro-batch's, or it would hold whole gradients.
     """
     if isinstance(compute, DistributedDataParallel):
-        context: AbstractContextManager[None] = compute.no_sync()  # type: ignore[no-untyped-call]
+        context: AbstractContextManager[None] = compute.no_sync()
         return context
     return nullcontext()
 

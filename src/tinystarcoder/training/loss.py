@@ -77,9 +77,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # Summed over chunks in float32, whatever the weight is held in.
         grad_weight = torch.zeros(weight.shape, device=x.device)
         total = torch.zeros((), device=x.device)
-        for part, wanted, grad_part in zip(
-            rows.split(_chunk(x)), targets.split(_chunk(x)), grad_x.split(_chunk(x)), strict=True
-        ):
+        chunks = (torch.split(tensor, CHUNK[x.device.type]) for tensor in (rows, targets, grad_x))
+        for part, wanted, grad_part in zip(*chunks, strict=True):
             loss, grad = chunk_loss(part, low, wanted, scale)
             total += loss
             torch.mm(grad, low, out=grad_part)
@@ -114,11 +113,8 @@ def linear_cross_entropy(
 def cross_entropy_sum(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Summed loss in nats, as a float64 scalar, without gradients."""
     total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for part, wanted in zip(x.split(_chunk(x)), targets.split(_chunk(x)), strict=True):
+    chunks = (torch.split(tensor, CHUNK[x.device.type]) for tensor in (x, targets))
+    for part, wanted in zip(*chunks, strict=True):
         logits = F.linear(part, weight).float()
         total += F.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")
     return total
-
-
-def _chunk(x: Tensor) -> int:
-    return CHUNK[x.device.type]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..corpus import token_shards
 from ..corpus.document import Document
-from ..corpus.sources import open_package
 from ..corpus.token_shards import TokenShards
 from ..errors import TrainingError
 from ..model.checkpoint import Checkpoint
@@ -54,6 +53,9 @@ def _tokenized(source: Path, built: Path, tokenizer: Tokenizer) -> TokenShards:
 
 def _documents(source: Path) -> Iterator[Document]:
     """The Python files of one folder, wheel or sdist, as they are."""
+    # Opening a package takes the corpus extra; training from token shards does not.
+    from ..corpus.sources import open_package
+
     package = open_package(source)
     for path, text in package.files():
         if isinstance(text, str):

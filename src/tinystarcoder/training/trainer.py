@@ -19,7 +19,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from ..errors import TrainingError
-from ..model.gpt_bigcode import GPTBigCode
+from ..model.gpt_bigcode import Block, GPTBigCode
 from ..tokenizer import Tokenizer
 from . import checkpoint, validation
 from .checkpoint import Progress
@@ -57,6 +57,9 @@ class Trainer:
     def __init__(self, recipe: Recipe, output: Path) -> None:
         self.recipe, self.output = recipe, output
         self.stopped_by: int | None = None
+        # Of the code that runs, whatever becomes of its files meanwhile.
+        self._versions = checkpoint.versions()
+        self._total_tokens = recipe.total_tokens()
         if recipe.hardware.threads:
             torch.set_num_threads(recipe.hardware.threads)
         self.world = World.join()
@@ -81,8 +84,12 @@ class Trainer:
     def run(self) -> Path:
         """Trains to the recipe's last step, or a signal; returns the last checkpoint's folder."""
         saved: Path | None = None
-        batches = prefetch(self._batches())
-        with self.log, _signals() as caught, self.world.lost_ranks():
+        with (
+            self.log,
+            _signals() as caught,
+            self.world.lost_ranks(),
+            closing(prefetch(self._batches())) as batches,
+        ):
             for phase, batch in batches:
                 record = self._step(batch, phase)
                 stop = self.world.any(bool(caught))
@@ -93,7 +100,6 @@ class Trainer:
                 if stop:
                     self.stopped_by = caught[0] if caught else signal.SIGTERM
                     break
-            batches.close()
         return saved or checkpoint.steps_in(self.output)[-1]
 
     def _build(self) -> None:
@@ -103,6 +109,7 @@ class Trainer:
             self.model = GPTBigCode(recipe.model_config())
         loss = CausalLoss(self.model, self.dtype, compiled=recipe.hardware.compile)
         for block in self.model.transformer.h:
+            assert isinstance(block, Block)
             block.recompute = recipe.hardware.activation_checkpointing
             if recipe.hardware.compile:
                 # Blocks alone: one graph serves every layer, and the embedding's backward pass
@@ -240,7 +247,7 @@ class Trainer:
 
     def _seconds_left(self) -> float:
         done = self.progress
-        return (self.recipe.total_tokens() - done.tokens) * done.seconds / done.tokens
+        return (self._total_tokens - done.tokens) * done.seconds / done.tokens
 
     def _due(self, every: int) -> bool:
         step = self.progress.step
@@ -280,7 +287,7 @@ class Trainer:
                     "recipe": self.recipe.to_dict(),
                     "data": [shards.fingerprint for shards in self.train],
                     "ranks": self.world.size,
-                    "versions": checkpoint.versions(),
+                    "versions": self._versions,
                 },
                 self.world,
             )
