@@ -3,6 +3,7 @@
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,13 +16,22 @@ from transformers import GPTBigCodeForCausalLM
 
 from tinystarcoder.engine import numpy_decoder
 from tinystarcoder.engine.decoder import Decoder
+from tinystarcoder.engine.native_decoder import NativeDecoder, instruction_sets
 from tinystarcoder.engine.numpy_decoder import NumpyDecoder
+from tinystarcoder.engine.torch_decoder import TorchDecoder
 from tinystarcoder.errors import RequestError
 from tinystarcoder.model import checkpoint
 from tinystarcoder.model.checkpoint import Checkpoint
 from tinystarcoder.model.config import ModelConfig
 
-DECODERS: dict[str, Callable[[Checkpoint], Decoder]] = {"numpy": NumpyDecoder}
+DECODERS: dict[str, Callable[[Checkpoint], Decoder]] = {
+    "numpy": NumpyDecoder,
+    "torch": TorchDecoder,
+    **{
+        f"native, {isa}": partial(NativeDecoder, precision="fp32", threads=2, isa=isa)
+        for isa in instruction_sets()
+    },
+}
 
 # Largest difference of a logit from transformers', both in float32.
 TOLERANCE = 1e-4
@@ -63,8 +73,13 @@ def expected(reference: GPTBigCodeForCausalLM) -> np.ndarray:
 
 
 @pytest.fixture(scope="module", params=DECODERS)
-def decoder(request: pytest.FixtureRequest, folder: Path) -> Decoder:
-    return DECODERS[request.param](Checkpoint.open(folder))
+def make(request: pytest.FixtureRequest) -> Callable[[Checkpoint], Decoder]:
+    return DECODERS[request.param]
+
+
+@pytest.fixture(scope="module")
+def decoder(make: Callable[[Checkpoint], Decoder], folder: Path) -> Decoder:
+    return make(Checkpoint.open(folder))
 
 
 def logits_of(model: GPTBigCodeForCausalLM, ids: list[int]) -> np.ndarray:
@@ -220,13 +235,13 @@ class TestDecoder:
 
     @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
     def test_narrow_weights_are_widened(
-        self, decoder: Decoder, folder: Path, tmp_path: Path, dtype: str
+        self, make: Callable[[Checkpoint], Decoder], folder: Path, tmp_path: Path, dtype: str
     ) -> None:
         opened = Checkpoint.open(folder)
         tensors = {name: opened.tensor(name) for name in opened.names}
         checkpoint.write(tmp_path, opened.config, tensors, dtype)
         model = GPTBigCodeForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
-        narrow = type(decoder)(Checkpoint.open(tmp_path))  # type: ignore[call-arg]
+        narrow = make(Checkpoint.open(tmp_path))
         found = narrow.extend(narrow.allocate(), IDS, all_logits=True)
         assert_close(found, logits_of(model, IDS))
 
