@@ -94,6 +94,7 @@ def all_(
         int | None, typer.Option(min=1, help="So many problems a benchmark, evenly spread.")
     ] = None,
     lines: Annotated[int, typer.Option(min=1, help="Lines that line-match masks.")] = 500,
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts of parse-rate.")] = 50,
     seed: Annotated[int, typer.Option(help="Draws samples, and where files are cut.")] = 0,
     precision: Weights = "fp32",
     score: Annotated[
@@ -112,7 +113,7 @@ def all_(
     in bubblewrap.
     """
     names = [_named_task(text) for text in task or (ON_FILES if sources else ("human-eval",))]
-    settings = Settings(samples, temperature, top_p, seed, limit, lines)
+    settings = Settings(samples, temperature, top_p, seed, limit, lines, prompts)
     settings.options()  # Complains before anything is read.
     found = list(read_sources(sources or []))
     suite = Suite(Subject(model, precision), output, settings, found, _watch)
