@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
+from time import perf_counter
 from unittest.mock import Mock
 
 import pytest
@@ -12,6 +14,7 @@ from tinystarcoder.corpus import duplicates
 from tinystarcoder.corpus.parquet import read_documents, read_manifest, sha256_of
 from tinystarcoder.corpus.pipeline import Settings, build_corpus
 from tinystarcoder.errors import CorpusError
+from tinystarcoder.tokenizer import Tokenizer
 
 from .conftest import GPL, module
 
@@ -251,6 +254,49 @@ class TestInterruption:
         build_corpus(wheels, tmp_path / "whole")
         assert snapshot(tmp_path / "corpus") == snapshot(tmp_path / "whole")
         assert not (tmp_path / "corpus.partial").exists()
+
+    @pytest.mark.full
+    @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+    def test_builds_killed_at_random_moments_lose_and_double_nothing(self, make_wheel, tmp_path):
+        """Corpus and tokens, on two workers, killed again and again until they are done."""
+        files = {f"m{n}.py": module(n) for n in range(40)}
+        wheels = [make_wheel(f"p{n}", {"own.py": module(100 + n)} | files) for n in range(6)]
+        Tokenizer.train([module(1)], vocab_size=300).save(tmp_path / "vocabulary")
+        work = tmp_path / "work.py"
+        work.write_text(
+            "import sys\n"
+            "from pathlib import Path\n"
+            "from tinystarcoder.corpus import parquet, pipeline, tokenizing\n"
+            "parquet.SHARD_BYTES = 20_000\n"
+            "if __name__ == '__main__':\n"
+            "    folder, *wheels = map(Path, sys.argv[1:])\n"
+            "    corpus, tokens = folder / 'corpus', folder / 'tokens'\n"
+            "    if not corpus.exists():\n"
+            "        pipeline.build_corpus(wheels, corpus, jobs=2)\n"
+            "    vocabulary = folder.parent / 'vocabulary'\n"
+            "    tokenizing.tokenize_corpus(corpus, vocabulary, tokens, jobs=2)\n"
+        )
+        rng, begun, kills = Random(5), perf_counter(), 0
+        command = [sys.executable, str(work), str(tmp_path / "whole"), *map(str, wheels)]
+        (tmp_path / "whole").mkdir()
+        subprocess.run(command, check=True)
+        seconds = perf_counter() - begun
+        (tmp_path / "killed").mkdir()
+        command[2] = str(tmp_path / "killed")
+        while not (tmp_path / "killed" / "tokens").exists():
+            # Each stretch longer than the last, so that an end is reached on any machine.
+            patience = rng.uniform(0.1, 0.3 + 0.1 * kills) * seconds
+            with subprocess.Popen(command) as process:
+                try:
+                    assert process.wait(patience) == 0
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    kills += 1
+        assert kills > 2
+        for folder in ("corpus", "tokens"):
+            whole, killed = (snapshot(tmp_path / name / folder) for name in ("whole", "killed"))
+            assert killed == whole
+        assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["corpus", "tokens"]
 
     def test_a_changed_source_is_read_again(self, make_wheel, tmp_path, monkeypatch):
         wheel = make_wheel("alpha", {"m.py": module(1)})

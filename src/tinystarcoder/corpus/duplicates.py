@@ -28,6 +28,10 @@ FIELDS = (
     pyarrow.field("grams", pyarrow.binary()),
 )
 
+BANDS_A_TASK = 3
+TASKS = BANDS // BANDS_A_TASK
+"""Of comparing."""
+
 KEPT = 0
 REASONS = (
     "",
@@ -63,10 +67,12 @@ def gather(parts: Iterable[Path], folder: Path) -> None:
     staging.rename(folder)
 
 
-def compare(folder: Path, band: int, output: Path) -> None:
-    """Writes the pairs of rows [M, 2] that are similar and met in one band."""
+def compare(folder: Path, task: int, output: Path) -> None:
+    """Writes the pairs of rows [M, 2] that are similar and met in one of a task's bands."""
     rows = _mapped(folder / "rows.i64", "<i8")
-    pairs = SketchFiles(folder / "sketches").similar_pairs(band)
+    sketches = SketchFiles(folder / "sketches")
+    bands = range(task * BANDS_A_TASK, (task + 1) * BANDS_A_TASK)
+    pairs = np.concatenate([sketches.similar_pairs(band) for band in bands])
     with atomic_file(output) as stream:
         np.save(stream, rows[pairs])
 

@@ -45,7 +45,7 @@ NEIGHBORS = 1024
 
 _random = np.random.Generator(np.random.PCG64(20230509))
 _MULTIPLIERS = _random.integers(0, 1 << 32, PERMUTATIONS, dtype=np.uint32) | np.uint32(1)
-_OFFSETS = _random.integers(0, 1 << 32, PERMUTATIONS, dtype=np.uint32)
+_NEXT_EIGHT = _random.integers(0, 1 << 63, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 _GRAM_POWERS = _random.integers(0, 1 << 63, NGRAM, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 _BAND_POWERS = _random.integers(0, 1 << 63, ROWS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
@@ -174,28 +174,40 @@ def gram_hashes(text: str) -> NDArray[np.uint32]:
 
 
 def _word_hashes(data: bytes) -> NDArray[np.uint64]:
-    """A 64-bit hash of each run of word characters, 8 bytes at a time."""
+    """A 64-bit number for each run of word characters: up to 8 bytes, the bytes themselves."""
     inside = np.frombuffer(b"\0" + data.translate(_IS_WORD) + b"\0", dtype=np.uint8)
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     starts, lengths = edges[::2], edges[1::2] - edges[::2]
-    # Two words of 8 bytes hold any 8 bytes of the text: a shift and another put them together.
     padded = np.frombuffer(data + bytes(16 + -len(data) % 8), dtype="<u8")
-    hashes = np.zeros(len(starts), dtype=np.uint64)
-    for offset in range(0, _LONG_WORD, 8):
-        words = np.flatnonzero(lengths > offset) if offset else np.arange(len(starts))
+    hashes = _eight_bytes(padded, starts, lengths)
+    words = np.flatnonzero(lengths > 8)
+    for offset in range(8, _LONG_WORD, 8):
+        words = words[lengths[words] > offset]
         if not len(words):
             break
-        place = starts[words] + offset
-        shift = (place & 7).astype(np.uint64) * np.uint64(8)
-        eight = padded[place >> 3] >> shift
-        eight |= padded[(place >> 3) + 1] << np.uint64(1) << (np.uint64(63) - shift)
-        eight &= _MASKS[np.minimum(lengths[words] - offset, 8)]
-        hashes[words] = _mix(hashes[words] + eight)
+        more = _eight_bytes(padded, starts[words] + offset, lengths[words] - offset)
+        hashes[words] = hashes[words] * _NEXT_EIGHT + more
     for word in np.flatnonzero(lengths > _LONG_WORD):
         content = data[starts[word] : starts[word] + lengths[word]]
         digest = hashlib.blake2b(content, digest_size=8).digest()
         hashes[word] = int.from_bytes(digest, "little")
     return hashes
+
+
+def _eight_bytes(
+    padded: NDArray[np.uint64], places: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """The 8 bytes at each place of a text, those past the length as zeros.
+
+    Two aligned numbers hold any 8 bytes: each is shifted, and they are put together.
+    """
+    shift = (places & 7).astype(np.uint64) << np.uint64(3)
+    aligned = places >> 3
+    eight = padded[aligned] >> shift
+    # In two steps: a shift by 64 would shift by nothing.
+    eight |= padded[aligned + 1] << np.uint64(1) << (np.uint64(63) - shift)
+    eight &= _MASKS[np.minimum(lengths, 8)]
+    return eight
 
 
 def _min_hashes(grams: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -205,7 +217,6 @@ def _min_hashes(grams: NDArray[np.uint32]) -> NDArray[np.uint32]:
     for start in range(0, len(grams), _BLOCK):
         block = grams[start : start + _BLOCK, None]
         permuted = np.multiply(block, _MULTIPLIERS, out=buffer[: len(block)])
-        permuted += _OFFSETS
         np.minimum(smallest, permuted.min(axis=0), out=smallest)
     return smallest
 

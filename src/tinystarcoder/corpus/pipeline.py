@@ -212,9 +212,9 @@ class Build:
 
     @property
     def pairs(self) -> list[Path]:
-        """The similar pairs that each band finds."""
-        bands = near_dedup.BANDS if self.settings.near_dedup else 0
-        return [self.work / f"pairs-{band:02}.npy" for band in range(bands)]
+        """The similar pairs that some bands find."""
+        tasks = duplicates.TASKS if self.settings.near_dedup else 0
+        return [self.work / f"pairs-{task:02}.npy" for task in range(tasks)]
 
     @property
     def chosen(self) -> list[Path]:
@@ -267,9 +267,9 @@ def _gather(build: Build, _: int) -> None:
     duplicates.gather(used, build.gathered[0])
 
 
-def _compare(build: Build, band: int) -> None:
-    """Finds near duplicates among what meets in one band."""
-    duplicates.compare(build.gathered[0], band, build.pairs[band])
+def _compare(build: Build, task: int) -> None:
+    """Finds near duplicates among what meets in some bands."""
+    duplicates.compare(build.gathered[0], task, build.pairs[task])
 
 
 def _choose(build: Build, _: int) -> None:
