@@ -45,6 +45,7 @@ RESERVED = {
     "torch": ("model/gpt_bigcode.py", "training/", "engine/torch_decoder.py", "evaluation/peers/"),
     "transformers": ("evaluation/peers/",),
     "peft": ("training/finetune.py",),
+    "gguf": ("model/gguf_export.py",),
     "pyarrow": ("corpus/",),
     "detect_secrets": ("corpus/redaction.py",),
     "tree_sitter": ("corpus/syntax.py",),
@@ -65,7 +66,7 @@ RESERVED = {
 # All others are the runtime: they are imported without, those of RUNTIME_TOO included.
 EXTRAS = (
     *("torch", "transformers", "safetensors", "pyarrow", "detect_secrets"),
-    *("tree_sitter", "tree_sitter_python", "ahocorasick_rs", "peft"),
+    *("tree_sitter", "tree_sitter_python", "ahocorasick_rs", "peft", "gguf"),
 )
 WORKSHOP = (
     "corpus/cluster.py",
@@ -80,11 +81,13 @@ WORKSHOP = (
     "corpus/syntax.py",
     "corpus/tables.py",
     "corpus/tokenizing.py",
+    "model/gguf_export.py",
     "model/gpt_bigcode.py",
     "engine/torch_decoder.py",
     "training/",
     "evaluation/peers/",
     "cli/corpus.py",
+    "cli/export.py",
     "cli/finetune.py",
     "cli/governance.py",
     "cli/tokenizer.py",

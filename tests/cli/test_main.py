@@ -106,7 +106,7 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Raising:
     """Makes ``complete`` fail where it loads its model."""
 
     def install(error: BaseException) -> None:
-        def load(_: str) -> None:
+        def load(_: str, **options: object) -> None:
             raise error
 
         monkeypatch.setattr(import_module("tinystarcoder.cli.complete"), "load", load)
@@ -139,7 +139,7 @@ class TestFailures:
     def test_warnings_are_one_line(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, raising: Raising
     ) -> None:
-        def load(_: str) -> None:
+        def load(_: str, **options: object) -> None:
             warnings.warn("cut\nshort", stacklevel=2)
             raise CorpusError("and done")
 

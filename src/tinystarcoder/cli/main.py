@@ -38,11 +38,13 @@ COMMANDS = {
     "evaluate": "Measure a model. evaluate MODEL is short for evaluate all MODEL.",
     "compare": "Compare two evaluated models.",
     "card": "Write a model card.",
+    "export": "Write a model in another program's format.",
 }
 
 # What the base install lacks, and the extra that brings it.
 EXTRAS = {
     "detect_secrets": "corpus",
+    "gguf": "export",
     "packaging": "corpus",
     "peft": "lora",
     "pyarrow": "corpus",
