@@ -205,8 +205,17 @@ _ORGANIZATION = re.compile(
 )
 
 
+def _author_lines(text: str) -> Iterator[int]:
+    """Where the lines begin that speak of an author: few, and found much faster than all."""
+    for at in _places(text.translate(_LOWER), "author"):
+        yield text.rfind("\n", 0, at) + 1
+
+
 def _names(text: str) -> Iterator[Finding]:
-    for line in _AUTHOR_LINE.finditer(text):
+    for start in sorted(set(_author_lines(text))):
+        line = _AUTHOR_LINE.match(text, start)
+        if line is None:
+            continue
         for name in _NAME.finditer(text, line.start(1), line.end(1)):
             letters = [word for word in name[0].split() if len(word.strip(".")) > 1]
             if letters and not _ORGANIZATION.search(name[0]):
@@ -232,6 +241,8 @@ _SECRET_WORD = re.compile(
     r"|service|signing|encryption|license)[_-]?key|credential|\bauth"
 )
 _CHUNK = re.compile(r"[ \t]*b?(['\"])[A-Za-z0-9+/=_-]{40,}\1[,)\\ \t]*")
+# Each match of it holds one of these.
+_SECRET_PARTS = ("pass", "pwd", "secret", "token", "key", "credential", "auth")
 _QUOTED = re.compile(r"(['\"])((?:(?!\1)[^\\\n])*)\1")
 _URL_AUTH = re.compile(r"://[^\s/:@'\"]*:([^\s/@'\"]+)@")
 _SAYS_HASH = re.compile(
@@ -268,14 +279,28 @@ def _among_chunks(text: str, start: int, end: int) -> bool:
     return bool(_CHUNK.fullmatch(before) or _CHUNK.fullmatch(after))
 
 
+def _places(text: str, word: str) -> Iterator[int]:
+    """Where a word stands: str.find is many times faster than a pattern of many words."""
+    at = text.find(word)
+    while at >= 0:
+        yield at
+        at = text.find(word, at + 1)
+
+
 def _candidate_lines(text: str) -> Iterator[tuple[int, str]]:
     """Where a line starts, and the line: those that a secret may stand on."""
     starts = set()
     for run in _LONG_RUN.finditer(text):
         if any(map(str.isdigit, run[0])):
             starts.add(text.rfind("\n", 0, run.start()) + 1)
-    for word in _SECRET_WORD.finditer(text.translate(_LOWER)):
-        starts.add(text.rfind("\n", 0, word.start()) + 1)
+    lowered = text.translate(_LOWER)
+    for word in _SECRET_PARTS:
+        for at in _places(lowered, word):
+            start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+            if start not in starts and _SECRET_WORD.search(
+                lowered, start, end if end >= 0 else len(text)
+            ):
+                starts.add(start)
     if "://" in text:
         for url in _URL_AUTH.finditer(text):
             starts.add(text.rfind("\n", 0, url.start()) + 1)
