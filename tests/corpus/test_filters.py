@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,3 +113,13 @@ def test_any_text_gets_a_verdict(text):
     reason = reason_against(document(text))
     # The verdict of the whole list is the verdict of the first filter that has one.
     assert reason == next((r for keep in FILTERS if (r := keep(document(text)))), None)
+
+
+# As StarCoder2 has it.
+HEX_BYTES = re.compile(r"(?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){8,}")
+
+
+@given(st.text("0aF x\\,z\n", max_size=80))
+def test_hex_bytes_are_found_where_the_paper_finds_them(text):
+    ours = _ENCODED[1][1]
+    assert [m.span() for m in ours.finditer(text)] == [m.span() for m in HEX_BYTES.finditer(text)]
