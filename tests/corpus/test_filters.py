@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tinystarcoder.corpus.document import Document
 from tinystarcoder.corpus.filters import (
+    _ENCODED,
     DATA_LINE,
     FILTERS,
     MAX_CHARACTERS,
