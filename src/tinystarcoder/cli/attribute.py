@@ -49,8 +49,8 @@ def attribute(
     Prints the spans of at least K words or symbols, white space not counted,
     and whose they are. A full index finds every one, with package, version,
     path and license. nano's own is compact: it knows package and license,
-    may miss a span of less than 75, and is wrong for one text of 128 in a
-    hundred.
+    may miss a span of less than 76, and names a package wrongly in one or two
+    of a hundred texts of 128.
     """
     if file == STANDARD_INPUT and sys.stdin.isatty():
         raise RequestError("nothing to look up: name a file, or give text on standard input")
