@@ -1,7 +1,7 @@
 """What tests of several rooms share: a small tokenizer, models, the shared data."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent; TINYSTARCODER_SHARED_DATA may name it")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Packed models of the tests, and of the commands they run, away from the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYSTARCODER_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +127,11 @@ class Writer:
             step = len(held) - 1 - held.index(self._middle)
             logits[self.ids[step] if step < len(self.ids) else 0] = 5.0
         return logits
+
+    def extend_batch(
+        self, requests: Sequence[tuple[int, Sequence[int]]], *, all_logits: bool = False
+    ) -> list[Logits]:
+        return [self.extend(slot, ids) for slot, ids in requests]
 
     def truncate(self, slot: int, length: int) -> None:
         check_length(self.length(slot), length)

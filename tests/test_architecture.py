@@ -57,6 +57,7 @@ RESERVED = {
     "huggingface_hub": ("hub.py", "evaluation/card.py"),
     "starlette": ("serving/",),
     "uvicorn": ("cli/serve.py",),
+    "prometheus_client": ("serving/observe.py",),
     "pygls": ("serving/lsp.py",),
     "lsprotocol": ("serving/lsp.py",),
     "rich": ("cli/", "training/"),

@@ -10,6 +10,7 @@ package) and the way out. The CLI prints it and exits with code 2.
     ├── ModelNotFoundError            no such bundled name, folder or hub repository
     ├── TokenizerError                a vocabulary that is broken or does not fit its model
     ├── RequestError                  a prompt, a cursor or a sampling option out of range
+    ├── BusyError                     more requests than an engine takes at once
     ├── CorpusError                   a source, a manifest or a token shard
     ├── RecipeError                   a training recipe
     ├── TrainingError                 a run that cannot start, go on or be resumed
@@ -45,6 +46,10 @@ class TokenizerError(TinyStarcoderError):
 
 class RequestError(TinyStarcoderError):
     """A completion request that cannot be served as it was asked."""
+
+
+class BusyError(TinyStarcoderError):
+    """More requests at once than are taken; the same one may be served later."""
 
 
 class CorpusError(TinyStarcoderError):

@@ -7,18 +7,39 @@ from typing import Any
 
 import pytest
 
-from tinystarcoder.completion.request import CompletionRequest, Cost
+from tinystarcoder.completion.request import CompletionRequest, Cost, Suggestion
 from tinystarcoder.completion.service import CompletionService
-from tinystarcoder.errors import RequestError
+from tinystarcoder.errors import BusyError, RequestError
 from tinystarcoder.generation.sampling import SamplingOptions
 from tinystarcoder.generation.sequence import PREFILL_STEP
 from tinystarcoder.pretrained import Model, load
 
 Writing = Callable[..., Model]
+Gated = Callable[..., tuple[CompletionService, Event]]
+
+
+@pytest.fixture
+def gated(writing: Writing, monkeypatch: pytest.MonkeyPatch) -> Gated:
+    """A service whose engine computes nothing until the event is set."""
+
+    def make(text: str, **options: int) -> tuple[CompletionService, Event]:
+        model, gate = writing(text), Event()
+        extend = model.decoder.extend_batch
+
+        def gated_extend(*arguments: Any, **named: Any) -> Any:
+            gate.wait()
+            return extend(*arguments, **named)
+
+        monkeypatch.setattr(model.decoder, "extend_batch", gated_extend)
+        return CompletionService(model, **options), gate
+
+    return make
 
 
 def computed(service: CompletionService) -> list[int]:
     """Tokens that each call of the writing decoder computed, since the last look."""
+    while any(service.scheduler.load):  # It may be a token ahead of what was read.
+        pass
     decoder: Any = service.model.decoder
     calls = list(decoder.calls)
     decoder.calls.clear()
@@ -30,7 +51,7 @@ class TestSuggest:
         service = CompletionService(writing("x)\n    return x\n"))
         made = service.suggest(CompletionRequest("print(", ")\n"))
         assert (made.text, made.finish) == ("x", "boundary")
-        # The tokens behind the end were never asked for.
+        # The tokens behind the end were never read.
         assert made.cost.completion_tokens == len(service.model.tokenizer.encode("x)\n"))
 
     def test_typing_into_it_computes_nothing(self, writing: Writing) -> None:
@@ -98,7 +119,7 @@ class TestReuse:
         ids = service.infill_ids("value = 10\n" * 40, "", 64)
         assert len(ids) > PREFILL_STEP
         assert service.warm_up(ids).reused_tokens == 0
-        assert sum(computed(service)) == len(ids) - 1
+        assert sum(computed(service)) == len(ids)
         assert service.run(ids, SamplingOptions()).whole().cost.reused_tokens == len(ids) - 1
         assert computed(service)[0] == 1
 
@@ -114,24 +135,25 @@ class TestReuse:
 
 class TestCancellation:
     def test_within_one_step(self, writing: Writing) -> None:
-        service = CompletionService(writing("a = 1\n" * 50))
-        ids, cancelled = service.infill_ids("", "", 64), Event()
-        run = service.run(ids, SamplingOptions(), cancelled)
+        service = CompletionService(writing("a = 1\n" * 200))
+        ids, cancelled = service.infill_ids("", "", 1024), Event()
+        run = service.run(ids, SamplingOptions(max_tokens=1024), cancelled)
         for number, _ in enumerate(run.pieces(), start=1):
             if number == 3:
                 cancelled.set()
         assert (len(run.tokens), run.finish) == (3, "cancelled")
+        assert sum(computed(service)) < len(ids) + 1024
         assert service.run(ids, SamplingOptions()).whole().text
 
     def test_in_a_prompt_keeps_what_is_computed(self, writing: Writing) -> None:
         service = CompletionService(writing("1\n"))
         ids = service.infill_ids("value = 10\n" * 100, "", 64)
-        decoder: Any = service.model.decoder
-        run = service.run(ids, SamplingOptions(), After(1))
+        run = service.run(ids, SamplingOptions(), After(2))
         assert list(run.pieces()) == []
-        assert 0 < decoder.computed < len(ids)
+        assert 0 < sum(computed(service)) < len(ids)
         cost = service.run(ids, SamplingOptions()).whole().cost
-        assert cost.reused_tokens == PREFILL_STEP
+        assert 0 < cost.reused_tokens < len(ids) - 1
+        assert cost.reused_tokens % PREFILL_STEP == 0
 
     def test_a_cancelled_suggestion_is_not_kept(self, writing: Writing) -> None:
         service, cancelled = CompletionService(writing("value\n")), Event()
@@ -142,10 +164,10 @@ class TestCancellation:
         assert service.suggest(request).text == "value"
 
     def test_one_who_waits(self, writing: Writing) -> None:
-        """While another holds the engine, a cancelled request goes without it."""
-        service, cancelled = CompletionService(writing("a = 1\n" * 9)), Event()
-        ids = service.infill_ids("", "", 64)
-        holding = service.run(ids, SamplingOptions()).pieces()
+        """While another has the only slot, a cancelled request goes without it."""
+        service, cancelled = CompletionService(writing("a = 1\n" * 300), slots=1), Event()
+        ids = service.infill_ids("", "", 1024)
+        holding = service.run(ids, SamplingOptions(max_tokens=1024)).pieces()
         next(holding)
         waiting = service.run(ids, SamplingOptions(), cancelled)
         thread = Thread(target=waiting.whole)
@@ -156,12 +178,62 @@ class TestCancellation:
         holding.close()
         assert service.run(ids, SamplingOptions()).whole().tokens
 
+    def test_a_newer_request_of_the_document(self, gated: Gated) -> None:
+        """It cancels the older one; that of another document goes on."""
+        service, gate = gated("value\n", slots=4)
+        made: dict[str, Suggestion] = {}
+
+        def ask(name: str, path: str, prefix: str) -> Thread:
+            def work() -> None:
+                made[name] = service.suggest(CompletionRequest(prefix, "\n", path))
+
+            thread = Thread(target=work)
+            thread.start()
+            return thread
+
+        threads = [ask("other", "b.py", "y = "), ask("older", "a.py", "x ")]
+        while sum(service.scheduler.load) < 2:
+            pass
+        threads.append(ask("newer", "a.py", "x = "))
+        while sum(service.scheduler.load) < 3:
+            pass
+        gate.set()
+        for thread in threads:
+            thread.join()
+        finishes = {name: suggestion.finish for name, suggestion in made.items()}
+        assert finishes == {"other": "boundary", "older": "cancelled", "newer": "boundary"}
+
+
+def test_too_many_are_told_so(gated: Gated) -> None:
+    service, gate = gated("value\n", slots=1, waiting=1)
+    ids, options = service.infill_ids("x", "", 64), SamplingOptions()
+    runs = [service.run(ids, options).start()]
+    while service.scheduler.load != (1, 0):
+        pass
+    runs.append(service.run(ids, options).start())
+    with pytest.raises(BusyError, match="1 requests wait for the engine already"):
+        service.run(ids, options).start()
+    gate.set()
+    assert [run.whole().finish for run in runs] == ["end", "end"]
+
+
+def test_closing_ends_what_runs(gated: Gated) -> None:
+    service, gate = gated("value\n" * 50)
+    run = service.run(service.infill_ids("x", "", 64), SamplingOptions()).start()
+    closing = Thread(target=service.close)
+    closing.start()
+    gate.set()
+    closing.join()
+    assert run.whole().finish in ("cancelled", "length")
+    with pytest.raises(RequestError, match="closed"):
+        service.run([1], SamplingOptions()).start()
+
 
 class After:
     """A cancellation that comes after so many looks at it."""
 
     def __init__(self, looks: int) -> None:
-        self.left = looks + 1  # The first is the engine's door.
+        self.left = looks
 
     def is_set(self) -> bool:
         self.left -= 1

@@ -65,30 +65,37 @@ class Endless:
     def __init__(self, config: ModelConfig, token: int) -> None:
         self.config = config
         self.steps = 0
-        self.held = 0
+        self.held: dict[int, int] = {}
         self.is_running = threading.Event()
         self._logits = np.zeros(config.vocab_size, np.float32)
         self._logits[token] = 50.0
 
     def allocate(self) -> int:
-        return 0
+        self.held[len(self.held)] = 0
+        return len(self.held) - 1
 
     def release(self, slot: int) -> None: ...
 
     def length(self, slot: int) -> int:
-        return self.held
+        return self.held[slot]
 
     def extend(self, slot: int, ids: Sequence[int], *, all_logits: bool = False) -> Logits:
-        self.held += len(ids)
+        self.held[slot] += len(ids)
         self.steps += 1
         if self.steps == 3:
             self.is_running.set()
         return self._logits
 
-    def truncate(self, slot: int, length: int) -> None:
-        self.held = length
+    def extend_batch(
+        self, requests: Sequence[tuple[int, Sequence[int]]], *, all_logits: bool = False
+    ) -> list[Logits]:
+        return [self.extend(slot, ids) for slot, ids in requests]
 
-    def copy(self, source: int, target: int) -> None: ...
+    def truncate(self, slot: int, length: int) -> None:
+        self.held[slot] = length
+
+    def copy(self, source: int, target: int) -> None:
+        self.held[target] = self.held[source]
 
 
 @pytest.fixture

@@ -19,19 +19,19 @@ local inline = client:request_sync("textDocument/inlineCompletion", {
   textDocument = document, position = position, context = { triggerKind = 1 },
 }, 60000, 0)
 
--- Plain completion, natively: omnifunc through the popup menu's own machinery.
+-- Plain completion, natively: once its menu shows, its words are written down.
+vim.o.completeopt = "menuone,noinsert" -- A menu for a single item, too.
 vim.lsp.completion.enable(true, id, 0, { autotrigger = false })
 vim.api.nvim_win_set_cursor(0, { #lines, #lines[#lines] })
-vim.cmd.startinsert({ bang = true })
-local shown
 vim.api.nvim_create_autocmd("CompleteChanged", {
-  callback = function() shown = vim.v.event.completed_item; end,
+  callback = function()
+    local words = vim.tbl_map(function(item) return item.word end, vim.fn.complete_info().items)
+    local answer = { inline = inline.result.items[1].insertText, words = words }
+    vim.fn.writefile({ vim.json.encode(answer) }, vim.g.answer)
+    vim.schedule(function() vim.cmd("qall!") end)
+  end,
 })
-vim.defer_fn(function() vim.lsp.completion.get() end, 0)
-vim.defer_fn(function()
-  vim.wait(60000, function() return vim.fn.pumvisible() == 1 end)
-  local words = vim.tbl_map(function(item) return item.word end, vim.fn.complete_info().items)
-  local answer = { inline = inline.result.items[1].insertText, words = words }
-  vim.fn.writefile({ vim.json.encode(answer) }, vim.g.answer)
-  vim.cmd("qall!")
-end, 10)
+vim.api.nvim_create_autocmd("InsertEnter", {
+  callback = function() vim.schedule(vim.lsp.completion.get) end,
+})
+vim.cmd.startinsert({ bang = true })

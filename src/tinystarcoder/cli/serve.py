@@ -13,6 +13,7 @@ from ..fim import Order
 from ..pretrained import BUNDLED, load
 from ..serving.exchange import Server
 from ..serving.http import create_app
+from ..serving.observe import log_to_stderr
 from .options import Draft, ModelName, PromptLookup
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -32,21 +33,33 @@ def serve(
     order: Annotated[
         Order, typer.Option(help="Which part a model reads first at a cursor.")
     ] = "psm",
+    slots: Annotated[int, typer.Option(min=1, help="Texts written at once.")] = 8,
+    api_key: Annotated[
+        str,
+        typer.Option(
+            envvar="TINYSTARCODER_API_KEY", help="What clients must send as a bearer token."
+        ),
+    ] = "",
+    log: Annotated[bool, typer.Option(help="Log a line a request, without its text.")] = True,
+    log_text: Annotated[bool, typer.Option("--log-text", help="Log its text, too.")] = False,
 ) -> None:
     """Serve completions over HTTP.
 
-    Speaks llama.cpp's /infill and /completion, and OpenAI's /v1/completions,
-    until Ctrl-C.
+    Speaks the dialects of llama.cpp, OpenAI, Ollama, Tabby and Mistral's
+    /fim/completions, until Ctrl-C. GET /metrics is for Prometheus.
     """
     listening = bind(host, port)
-    service = CompletionService(load(model, draft=draft, prompt_lookup=prompt_lookup), order=order)
     folder = Path(model).expanduser()
     name = folder.resolve().name if folder.exists() else model
-    application = create_app(Server(service, name), host)
-    where = listening.getsockname()
-    typer.echo(f"serving {name} on http://{_shown(where[0])}:{where[1]}")
-    config = uvicorn.Config(application, log_level="warning", access_log=False)
-    uvicorn.Server(config).run([listening])
+    if log or log_text:
+        log_to_stderr()
+    loaded = load(model, draft=draft, prompt_lookup=prompt_lookup)
+    with CompletionService(loaded, order=order, slots=slots) as service:
+        application = create_app(Server(service, name), host, api_key=api_key, log_text=log_text)
+        where = listening.getsockname()
+        typer.echo(f"serving {name} on http://{_shown(where[0])}:{where[1]}")
+        config = uvicorn.Config(application, log_level="warning", access_log=False)
+        uvicorn.Server(config).run([listening])
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -1,22 +1,26 @@
 """From a request to a suggestion: cache, context, prompt, engine, stopping, filters.
 
-One lock owns the engine, so a service may be shared between threads; askers
-wait for each other. A few slots keep what the last prompts and their texts left
-in them, and a prompt is computed from where it differs. It gives up batching.
+A scheduler owns the engine and batches all texts, so a service may be asked
+from many threads at once; what begins like an earlier prompt is computed from
+where it differs. A newer request of the same document cancels the older. Since
+the engine writes while its text is read, it may be a token or two ahead where a
+suggestion ends.
 """
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from threading import Lock
+from dataclasses import astuple
+from threading import Event, Lock
 from time import monotonic
+from typing import Self
 
 from .. import fim
-from ..engine.prefix_cache import PrefixCache
 from ..errors import RequestError
-from ..generation.generate import Piece, stream_text
-from ..generation.healing import take_back
+from ..generation.generate import Piece, pieces_of
+from ..generation.healing import Healing, take_back
 from ..generation.sampling import SamplingOptions
-from ..generation.sequence import NEVER, Cancellation, Token, extend_to, room_for_prompt
+from ..generation.scheduler import Generation, Scheduler
+from ..generation.sequence import NEVER, Cancellation, Token, room_for_prompt
 from ..pretrained import Model
 from .context import fit
 from .postprocess import postprocess
@@ -24,30 +28,48 @@ from .request import CompletionRequest, Cost, Finish, Suggestion
 from .stopping import boundary, extent
 from .suggestion_cache import SuggestionCache
 
-# Seconds between two looks at the cancellation of one who waits for the engine.
-_POLL = 0.05
-
 
 class CompletionService:
-    """A model that many may ask, answering one at a time.
+    """A model that many may ask at once. To be closed, or used as a context.
 
-    ``order`` is the prompt's: in SPM order a keystroke only appends.
+    ``order`` is the prompt's: in SPM order a keystroke only appends. ``slots``
+    texts are written at once; ``waiting`` more may wait.
     """
 
-    def __init__(self, model: Model, *, order: fim.Order = "psm") -> None:
+    def __init__(
+        self, model: Model, *, order: fim.Order = "psm", slots: int = 8, waiting: int = 64
+    ) -> None:
         self.model = model
         self.order = order
         self.suggestions = SuggestionCache()
-        self._engine = _Engine(model)
+        self.scheduler = Scheduler(
+            model.decoder, slots=slots, waiting=waiting, new_drafter=model.new_drafter
+        ).start()
+        self.counts = Counts()
+        self._documents = _Documents()
+
+    def close(self) -> None:
+        """Ends what is being written, and the engine's thread."""
+        self.scheduler.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def suggest(self, request: CompletionRequest, cancelled: Cancellation = NEVER) -> Suggestion:
-        """What belongs at the cursor. Raises RequestError where that cannot be asked."""
+        """What belongs at the cursor.
+
+        Raises RequestError where that cannot be asked, BusyError where too many ask.
+        """
         known = self.suggestions.find(request)
         if known is not None:
             return known
         ids = self.infill_ids(request.prefix, request.suffix, request.sampling.max_tokens)
-        run = self.run(ids, request.sampling, cancelled)
-        suggestion = postprocess(_until_boundary(run, request), request)
+        with self._documents.newest(request.path, cancelled) as current:
+            run = self.run(ids, request.sampling, current)
+            suggestion = postprocess(_until_boundary(run, request), request)
         if suggestion.finish != "cancelled":
             self.suggestions.store(request, suggestion)
         return suggestion
@@ -63,7 +85,8 @@ class CompletionService:
         """The plain continuation of prompt ids, by no rule but the options'.
 
         ``sample`` numbers the texts of one prompt and seed. Raises RequestError
-        where prompt and ``max_tokens`` do not fit the context.
+        where prompt and ``max_tokens`` do not fit the context, BusyError where
+        too many ask.
         """
         ids = list(ids) or [self.model.config.bos_token_id]
         if len(ids) > (room := room_for_prompt(self.model.config, options.max_tokens)):
@@ -71,14 +94,13 @@ class CompletionService:
                 f"the prompt has {len(ids)} tokens: with max_tokens {options.max_tokens}, this "
                 f"model's context has room for {room}; shorten it or ask for fewer"
             )
-        return Run(self._engine, ids, options, cancelled, sample)
+        self.scheduler.check_room()
+        return Run(self, ids, options, cancelled, sample)
 
     def warm_up(self, ids: Sequence[int], cancelled: Cancellation = NEVER) -> Cost:
         """Computes a prompt, so that what begins with it is answered sooner."""
-        begun = monotonic()
-        with self._engine.owned(cancelled) as is_ours:
-            reused = self._engine.prefill(ids, cancelled) if is_ours else 0
-        return Cost(len(ids), reused, prompt_seconds=monotonic() - begun)
+        run = self.run(ids, SamplingOptions(max_tokens=1), cancelled).whole()
+        return Cost(len(ids), run.cost.reused_tokens, prompt_seconds=run.cost.prompt_seconds)
 
     def infill_ids(self, prefix: str, suffix: str, max_tokens: int) -> list[int]:
         """The prompt for a hole between two texts, which are cut to what the context holds."""
@@ -98,28 +120,55 @@ class Run:
 
     def __init__(
         self,
-        engine: "_Engine",
+        service: CompletionService,
         ids: list[int],
         options: SamplingOptions,
         cancelled: Cancellation,
         sample: int,
     ) -> None:
         self.prompt_ids = ids
-        self._ids, self.beginning = take_back(engine.model.tokenizer, ids)
+        self._tokenizer, self._scheduler = service.model.tokenizer, service.scheduler
+        self._counts = service.counts
+        self._ids, self.beginning = take_back(self._tokenizer, ids)
         self.options = options
         self.text = ""
         self.tokens: list[Token] = []
         self.finish: Finish = "cancelled"
         self.cost = Cost(len(ids))
-        self._engine = engine
         self._cancelled = cancelled
         self._sample = sample
+        self._generation: Generation | None = None
+
+    def start(self) -> "Run":
+        """Queues the text; texts started together are written together. Raises BusyError."""
+        self._begun = monotonic()
+        self._generation = self._scheduler.submit(
+            self._ids,
+            self.options,
+            stop_ids=self._tokenizer.special_ids,
+            sample=self._sample,
+            healing=Healing(self._tokenizer, self.beginning) if self.beginning else None,
+            cancelled=self._cancelled,
+        )
+        return self
 
     def pieces(self) -> Generator[Piece, None, None]:
         """The text as it comes. Ends early, without a finish reason, once cancelled."""
-        with self._engine.owned(self._cancelled) as is_ours:
-            if is_ours:
-                yield from self._generate()
+        if self._generation is None:
+            self.start()
+        generation = self._generation
+        assert generation is not None
+        first = 0.0
+        try:
+            for piece in pieces_of(generation, self._tokenizer, self.options, self.beginning):
+                if self._cancelled.is_set():
+                    return
+                first = first or monotonic()
+                self._take(piece, generation.reused, first)
+                yield piece
+        finally:  # Whoever closes the pieces wants no more of them.
+            generation.cancel()
+            self._counts.add(self.cost)
 
     def whole(self) -> "Run":
         """This run, with all its text."""
@@ -133,82 +182,71 @@ class Run:
         """The stop string that ended the text; empty where none did."""
         if self.finish != "stop":
             return ""
-        written = self._engine.model.tokenizer.decode([token.id for token in self.tokens])
+        written = self._tokenizer.decode([token.id for token in self.tokens])
         end = len(self.beginning) + len(self.text)
         found = (stop for stop in self.options.stop if written.startswith(stop, end))
         return max(found, key=len, default="")
 
-    def _generate(self) -> Iterator[Piece]:
-        special, begun, first = self._engine.model.tokenizer.special_ids, monotonic(), 0.0
-        held = list(self._ids)
-        with self._engine.slot(held) as (slot, reused):
-            for piece in self._stream(slot):
-                first = first or monotonic()
-                self.text += piece.text
-                self.tokens += piece.tokens
-                held += [token.id for token in piece.tokens]
-                times = (first - begun, monotonic() - first)
-                self.cost = Cost(len(self.prompt_ids), reused, len(self.tokens), *times)
-                if piece.finish_reason == "stop":
-                    self.finish = "end" if self.tokens[-1].id in special else "stop"
-                elif piece.finish_reason == "length":
-                    self.finish = "length"
-                yield piece
-                if self._cancelled.is_set():
-                    return
-
-    def _stream(self, slot: int) -> Iterator[Piece]:
-        model = self._engine.model
-        return stream_text(
-            model.decoder,
-            slot,
-            model.tokenizer,
-            self._ids,
-            self.options,
-            sample=self._sample,
-            beginning=self.beginning,
-            new_drafter=model.new_drafter,
-            cancelled=self._cancelled,
-        )
+    def _take(self, piece: Piece, reused: int, first: float) -> None:
+        self.text += piece.text
+        self.tokens += piece.tokens
+        times = (first - self._begun, monotonic() - first)
+        self.cost = Cost(len(self.prompt_ids), reused, len(self.tokens), *times)
+        if piece.finish_reason == "stop":
+            is_special = self.tokens[-1].id in self._tokenizer.special_ids
+            self.finish = "end" if is_special else "stop"
+        elif piece.finish_reason == "length":
+            self.finish = "length"
 
 
-class _Engine:
-    """The decoder, its lock, and the slots with the ids that they hold."""
+class Counts:
+    """What all answers so far have cost together."""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self) -> None:
+        self.total = Cost()
         self._lock = Lock()
-        self._prefixes = PrefixCache(model.decoder)
+
+    def add(self, cost: Cost) -> None:
+        """Adds one answer's. From any thread."""
+        with self._lock:
+            both = zip(astuple(self.total), astuple(cost), strict=True)
+            self.total = Cost(*(before + more for before, more in both))
+
+
+class _Documents:
+    """The newest request of each document, which cancels the one before."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, Event] = {}
+        self._lock = Lock()
 
     @contextmanager
-    def owned(self, cancelled: Cancellation) -> Iterator[bool]:
-        """Waits for the engine and keeps it for a ``with`` block; False once cancelled."""
-        is_ours = False
-        while not (is_ours or cancelled.is_set()):
-            is_ours = self._lock.acquire(timeout=_POLL)
+    def newest(self, path: str | None, cancelled: Cancellation) -> Iterator[Cancellation]:
+        """For a ``with`` block: cancelled by the given cancellation, or by the next request."""
+        if path is None:
+            yield cancelled
+            return
+        superseded = Event()
+        with self._lock:
+            if path in self._newest:
+                self._newest[path].set()
+            self._newest[path] = superseded
         try:
-            yield is_ours
+            yield _Either(cancelled, superseded)
         finally:
-            if is_ours:
-                self._lock.release()
+            with self._lock:
+                if self._newest.get(path) is superseded:
+                    del self._newest[path]
 
-    @contextmanager
-    def slot(self, ids: list[int]) -> Iterator[tuple[int, int]]:
-        """A slot for ids, to which the caller appends, and how many of them it holds."""
-        slot = self._prefixes.acquire(ids)
-        try:
-            yield slot, self.model.decoder.length(slot)
-        finally:
-            self._prefixes.release(slot)
 
-    def prefill(self, ids: Sequence[int], cancelled: Cancellation) -> int:
-        """Computes all but the last of ids; returns how many were there already.
+class _Either:
+    """Set once one of two cancellations is."""
 
-        A cancelled prefill keeps what it has computed.
-        """
-        with self.slot(list(ids)) as (slot, reused):
-            extend_to(self.model.decoder, slot, ids[:-1], cancelled)
-        return reused
+    def __init__(self, first: Cancellation, second: Cancellation) -> None:
+        self._both = (first, second)
+
+    def is_set(self) -> bool:
+        return any(one.is_set() for one in self._both)
 
 
 def _until_boundary(run: Run, request: CompletionRequest) -> Suggestion:

@@ -19,10 +19,10 @@ from threading import Condition, Event, Thread
 
 from ..engine.decoder import Decoder, Logits, check_ids
 from ..engine.prefix_cache import PrefixCache, common
-from ..errors import RequestError
+from ..errors import BusyError, RequestError
 from .healing import Healing
 from .sampling import SamplingOptions
-from .sequence import PREFILL_STEP, Sequence, Token
+from .sequence import NEVER, PREFILL_STEP, Cancellation, Sequence, Token
 from .speculative import NewDrafter, Speculation, accepted
 
 
@@ -33,11 +33,12 @@ class Generation:
     again; it is known once the first token is.
     """
 
-    def __init__(self, text: Sequence) -> None:
+    def __init__(self, text: Sequence, cancelled: Cancellation = NEVER) -> None:
         self.text = text
         self.reused = 0
         self.events: SimpleQueue[Token | Exception | None] = SimpleQueue()
         self._cancelled = Event()
+        self._also_cancelled = cancelled
 
     def __iter__(self) -> abc.Iterator[Token]:
         while (event := self.events.get()) is not None:
@@ -51,7 +52,8 @@ class Generation:
 
     @property
     def is_cancelled(self) -> bool:
-        return self._cancelled.is_set()
+        """By :meth:`cancel`, or by the cancellation that it was submitted with."""
+        return self._cancelled.is_set() or self._also_cancelled.is_set()
 
 
 @dataclass
@@ -73,18 +75,26 @@ class _Running:
 class Scheduler:
     """The owner of a decoder: :meth:`submit` from any thread, one thread runs it.
 
-    ``slots`` bounds the texts at once, and the prompts that are remembered.
+    ``slots`` bounds the texts at once, and the prompts that are remembered;
+    ``waiting`` those that wait for a slot.
     """
 
     def __init__(
-        self, decoder: Decoder, *, slots: int = 8, new_drafter: NewDrafter | None = None
+        self,
+        decoder: Decoder,
+        *,
+        slots: int = 8,
+        waiting: int = 256,
+        new_drafter: NewDrafter | None = None,
     ) -> None:
         self._decoder = decoder
+        self._room = waiting
         self._new_drafter = new_drafter
         self._prefixes = PrefixCache(decoder, slots)
         self._waiting: deque[Generation] = deque()
         self._running: list[_Running] = []
         self._passes = 0
+        self.drafted = self.accepted = 0  # Guesses so far, and those that were right.
         self._changed = Condition()
         self._is_closed = False
         self._thread = Thread(target=self._work, name="engine", daemon=True)
@@ -109,23 +119,36 @@ class Scheduler:
         stop_ids: frozenset[int] = frozenset(),
         sample: int = 0,
         healing: Healing | None = None,
+        cancelled: Cancellation = NEVER,
     ) -> Generation:
         """Queues a text; the arguments are those of :func:`~.generate.generate_ids`.
 
-        Raises RequestError where the prompt cannot be computed, or after :meth:`close`.
+        Raises RequestError where the prompt cannot be computed, or after
+        :meth:`close`; BusyError where too many wait already.
         """
         config = self._decoder.config
         text = Sequence(
             config, prompt_ids, options, stop_ids=stop_ids, sample=sample, healing=healing
         )
         check_ids(config, 0, text.ids)
-        generation = Generation(text)
+        generation = Generation(text, cancelled)
         with self._changed:
             if self._is_closed:
                 raise RequestError("the engine is closed: it takes no more requests")
+            self.check_room()
             self._waiting.append(generation)
             self._changed.notify()
         return generation
+
+    def check_room(self) -> None:
+        """Raises BusyError where too many texts wait for a slot."""
+        if len(self._waiting) >= self._room:
+            raise BusyError(f"{self._room} requests wait for the engine already: ask later")
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Texts that run, and texts that wait."""
+        return len(self._running), len(self._waiting)
 
     def step(self) -> bool:
         """Runs one pass; False where there is nothing to do. For the one thread."""
@@ -195,6 +218,8 @@ class Scheduler:
             self._decoder.truncate(running.slot, len(text.ids) - 1)
             if speculation:
                 speculation.learn(len(guesses), tokens - 1)
+                self.drafted += len(guesses)
+                self.accepted += tokens - 1 if guesses else 0
             if text.is_finished:
                 self._end(running)
 

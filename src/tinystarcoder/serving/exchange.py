@@ -1,8 +1,8 @@
 """What every dialect's exchange is made of: a bounded body, a worker thread, a reply.
 
 The event loop never generates: work is done in a thread, which is told to stop
-as soon as the client has gone, and does within one token. It gives up a bound
-on the number of waiting clients.
+as soon as the client has gone or its time is over, and does within one token.
+Where too many wait for the engine, the answer is 503 with ``Retry-After``.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..completion.service import CompletionService
-from ..errors import TinyStarcoderError
+from ..errors import BusyError, TinyStarcoderError
 from ..generation.sequence import Cancellation
 from .fields import FieldError, Fields
 
@@ -26,15 +26,21 @@ T = TypeVar("T")
 Json = Mapping[str, Any] | list[Any]
 
 MAX_BODY = 4 << 20
+MAX_SECONDS = 300.0
+RETRY_AFTER = {"retry-after": "1"}
 
 
 @dataclass(frozen=True)
 class Server:
-    """What dialects serve: one service, by one name. ``max_body`` is in bytes."""
+    """What dialects serve: one service, by one name.
+
+    ``max_body`` is in bytes; after ``max_seconds`` an answer ends as it is.
+    """
 
     service: CompletionService
     model: str
     max_body: int = MAX_BODY
+    max_seconds: float = MAX_SECONDS
 
 
 class HttpError(Exception):
@@ -98,11 +104,16 @@ def endpoint(
             # Tokenizing a long text takes its time too.
             reply = await run_in_threadpool(lambda: answer(Fields.parse(body)))
             if isinstance(reply, Stream):
-                return _EventStream(reply, shape)
-            return json_response(await _in_thread(request.receive, reply.make, threading.Event()))
+                return _EventStream(reply, shape, server.max_seconds)
+            gone = threading.Event()
+            made = await _in_thread(request.receive, reply.make, gone, server.max_seconds)
+            return json_response(made)
         except (HttpError, FieldError, TinyStarcoderError) as error:
             told = _as_http(error)
-            return json_response(shape(told), told.status)
+            response = json_response(shape(told), told.status)
+            if told.status == 503:
+                response.headers.update(RETRY_AFTER)
+            return response
         except ClientDisconnect:
             return Response(status_code=400)  # Half a request: nobody reads this.
 
@@ -112,6 +123,8 @@ def endpoint(
 def _as_http(error: HttpError | FieldError | TinyStarcoderError) -> HttpError:
     if isinstance(error, HttpError):
         return error
+    if isinstance(error, BusyError):
+        return HttpError(503, str(error), code="overloaded")
     return HttpError(400, str(error), field=getattr(error, "field", None))
 
 
@@ -126,9 +139,9 @@ async def _body(request: Request, limit: int) -> bytes:
 
 
 async def _in_thread(
-    receive: Receive, work: Callable[[Cancellation], T], gone: threading.Event
+    receive: Receive, work: Callable[[Cancellation], T], gone: threading.Event, seconds: float
 ) -> T:
-    """Runs ``work`` in a thread; sets ``gone``, which cancels it, when the client goes."""
+    """Runs ``work`` in a thread; ``gone`` ends it, set when the client goes or time is up."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -136,20 +149,23 @@ async def _in_thread(
         gone.set()
 
     watcher = asyncio.create_task(watch())
+    alarm = asyncio.get_running_loop().call_later(seconds, gone.set)
     try:
         return await run_in_threadpool(work, gone)
     finally:
+        alarm.cancel()
         watcher.cancel()
 
 
 class _EventStream(Response):
     """Sends events as a thread makes them; a slow client never holds the engine."""
 
-    def __init__(self, reply: Stream, shape: ErrorShape) -> None:
+    def __init__(self, reply: Stream, shape: ErrorShape, seconds: float) -> None:
         super().__init__(headers={"cache-control": "no-cache"}, media_type=reply.media_type)
         del self.headers["content-length"]
         self._reply = reply
         self._shape = shape
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         loop, events = asyncio.get_running_loop(), asyncio.Queue[bytes | None]()
@@ -161,7 +177,7 @@ class _EventStream(Response):
 
         async def produce() -> None:
             try:
-                await _in_thread(receive, work, gone)
+                await _in_thread(receive, work, gone, self._seconds)
             except TinyStarcoderError as error:
                 events.put_nowait(self._reply.frame(self._shape(_as_http(error))))
             finally:

@@ -22,7 +22,7 @@ from .openai import shape
 
 MAX_TOKENS = 256
 
-_REASONS: dict[Finish, str] = {"length": "length"}
+_REASONS: dict[Finish, str] = {"length": "length", "cancelled": "length"}
 
 
 def routes(server: Server) -> list[BaseRoute]:
@@ -76,7 +76,6 @@ def _answer(fields: Fields, server: Server) -> Reply:
                 reason = _REASONS.get(run.finish, "stop") if piece.finish_reason else None
                 choice = {"index": 0, "delta": delta, "finish_reason": reason}
                 yield event({**chunk, "choices": [choice]})
-        if not cancelled.is_set():
-            yield b"data: [DONE]\n\n"
+        yield b"data: [DONE]\n\n"
 
     return Stream(stream) if streams else Whole(whole)

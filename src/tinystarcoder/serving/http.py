@@ -3,10 +3,12 @@
 The guard keeps web pages out: a page's host name can be made to resolve to this
 machine (DNS rebinding), so a request must name an address, ``localhost`` or
 the host that was asked for; and a request that some page sends carries the
-page's origin. It gives up keys and limits a client: who can reach the address
-may ask.
+page's origin. With a key, it asks for that too, but for ``/health``. Who has
+many requests open at once is told to wait.
 """
 
+import hmac
+from collections import Counter
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -15,36 +17,61 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import fim, llama_cpp, ollama, openai, tabby
-from .exchange import Server, json_response
+from .exchange import RETRY_AFTER, Server, json_response
+from .observe import Metrics, Observed, Seen
 
 DIALECTS = (openai, fim, llama_cpp, ollama, tabby)
+OPEN_TO_ALL = ("/health",)
+MAX_OPEN = 32  # Requests of one client at once.
 
 
-def create_app(server: Server, host: str = "127.0.0.1") -> Starlette:
-    """The ASGI application for a server that was asked to listen on ``host``."""
+def create_app(
+    server: Server, host: str = "127.0.0.1", *, api_key: str = "", log_text: bool = False
+) -> Starlette:
+    """The ASGI application for a server that was asked to listen on ``host``.
+
+    ``api_key``: what clients must send as ``Authorization: Bearer``, if not
+    empty. ``log_text``: log what they send, too.
+    """
+    seen = Seen()
+    metrics = Route("/metrics", Metrics(server.service, seen).respond, methods=["GET"])
     return Starlette(
-        routes=[route for dialect in DIALECTS for route in dialect.routes(server)],
-        middleware=[Middleware(Guard, host=host)],
+        routes=[metrics, *(route for dialect in DIALECTS for route in dialect.routes(server))],
+        middleware=[
+            Middleware(Observed, seen=seen, log_text=log_text),
+            Middleware(Guard, host=host, api_key=api_key),
+            Middleware(Limit),
+        ],
         exception_handlers={HTTPException: _unserved, Exception: _failed},
     )
 
 
 class Guard:
-    """Lets through what names this machine by address or known name, and no page's requests."""
+    """Lets through what names this machine, has the key, and comes from no other site's page."""
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
+    def __init__(self, app: ASGIApp, host: str, api_key: str = "") -> None:
         self._app = app
         self._names = {"localhost", host.lower()}
+        self._authorization = f"Bearer {api_key}".encode() if api_key else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = self._problem(Request(scope)) if scope["type"] == "http" else None
-        if problem is None:
-            await self._app(scope, receive, send)
-        else:
+        request = Request(scope) if scope["type"] == "http" else None
+        if request and (problem := self._problem(request)):
             await _error(403, problem)(scope, receive, send)
+        elif request and not self._has_key(request):
+            await _error(401, "the API key is missing or wrong")(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _has_key(self, request: Request) -> bool:
+        if not self._authorization or request.url.path in OPEN_TO_ALL:
+            return True
+        sent = request.headers.get("authorization", "").encode()
+        return hmac.compare_digest(sent, self._authorization)  # Takes as long for any wrong key.
 
     def _problem(self, request: Request) -> str | None:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
@@ -60,6 +87,33 @@ class Guard:
             return name in self._names or bool(ip_address(name))
         except ValueError:
             return False
+
+
+class Limit:
+    """Bounds what one client has open, so that it cannot keep the others from being heard."""
+
+    def __init__(self, app: ASGIApp, most: int = MAX_OPEN) -> None:
+        self._app = app
+        self._most = most
+        self._open: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        client = (scope.get("client") or ("",))[0]
+        if self._open[client] >= self._most:
+            response = _error(429, f"{self._most} requests of yours are open already: ask later")
+            response.headers.update(RETRY_AFTER)
+            await response(scope, receive, send)
+            return
+        self._open[client] += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._open[client] -= 1
+            if not self._open[client]:
+                del self._open[client]
 
 
 def _error(status: int, message: str) -> Response:

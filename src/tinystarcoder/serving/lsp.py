@@ -115,6 +115,12 @@ class SuggestionServer(LanguageServer):
         self._running: dict[str, Event] = {}
         _add_features(self)
 
+    @property
+    def service(self) -> CompletionService | None:
+        """The completion service, once it is there."""
+        made = self._service
+        return made.result() if made and made.done() and not made.exception() else None
+
     def change_settings(self, values: object) -> None:
         """Takes an editor's settings; what is wrong with them is shown, and nothing changes."""
         try:
@@ -174,9 +180,7 @@ class SuggestionServer(LanguageServer):
     def known_text(self, uri: str, position: types.Position) -> str:
         """The suggestion already made for a place."""
         request = self.request_at(uri, position)
-        if request is None or self._service is None or not self._service.done():
-            return ""
-        found = self._service.result().suggestions.find(request)
+        found = self.service.suggestions.find(request) if request and self.service else None
         return found.text if found else ""
 
     def request_at(self, uri: str, position: types.Position) -> CompletionRequest | None:
@@ -226,6 +230,8 @@ def _add_features(server: SuggestionServer) -> None:
     @server.feature(types.SHUTDOWN)
     def shutdown(_: None) -> None:
         server.cancel_all()
+        if server.service is not None:
+            server.service.close()
 
     @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION)
     async def inline(params: types.InlineCompletionParams) -> types.InlineCompletionList:

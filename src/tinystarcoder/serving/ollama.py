@@ -43,7 +43,7 @@ _WITHOUT_EFFECT = (
     *("num_ctx", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "numa"),
     *("use_mmap", "use_mlock", "low_vram", "repeat_last_n"),
 )
-_REASONS: dict[Finish, str] = {"length": "length"}
+_REASONS: dict[Finish, str] = {"length": "length", "cancelled": "length"}
 
 
 def routes(server: Server) -> list[BaseRoute]:

@@ -30,7 +30,13 @@ from .fields import Fields
 MAX_CHOICES = 16
 MAX_LOGPROBS = 5
 
-_REASONS: dict[Finish, str] = {"end": "stop", "stop": "stop", "length": "length"}
+# A text that ran out of time ends as one that ran out of tokens.
+_REASONS: dict[Finish, str] = {
+    "end": "stop",
+    "stop": "stop",
+    "length": "length",
+    "cancelled": "length",
+}
 
 
 @dataclass(frozen=True)
@@ -136,12 +142,13 @@ class _Answer:
         return self._service.infill_ids(asked.prompt, asked.suffix, asked.options.max_tokens)
 
     def _runs(self, cancelled: Cancellation) -> Iterator[Run]:
-        """One run a choice. The later ones find the prompt computed."""
+        """One run a choice."""
         for sample in range(self._asked.number):
             yield self._service.run(self._ids, self._asked.options, cancelled, sample=sample)
 
     def _whole(self, cancelled: Cancellation) -> dict[str, Any]:
-        runs = [run.whole() for run in self._runs(cancelled)]
+        # All are queued before the first is read, so that they share one prefill and its passes.
+        runs = [run.whole() for run in [run.start() for run in self._runs(cancelled)]]
         choices = []
         for index, run in enumerate(runs):
             logprobs = self._logprobs(run)
@@ -159,8 +166,6 @@ class _Answer:
                 yield self._event([_choice(index, self._asked.prompt, None, None)])
             yield from self._chunks(index, run)
             costs.append(run.cost)
-        if cancelled.is_set():
-            return
         if self._asked.include_usage:
             yield event({**self._common, "choices": [], "usage": _usage(costs)})
         yield b"data: [DONE]\n\n"
