@@ -99,6 +99,18 @@ class TestSuggest:
         with pytest.raises(RequestError, match="room for 1"):
             service.suggest(CompletionRequest("x", sampling=SamplingOptions(max_tokens=2047)))
 
+    def test_what_is_improbable_is_withheld(self, writing: Writing) -> None:
+        model = writing("value\n")
+        request = CompletionRequest("return ", "\n")
+        made = CompletionService(model).suggest(request)
+        tokens = model.tokenizer.encode("value")
+        assert len(made.shown_scores) == len(tokens)
+        assert made.shown_scores[-1].stop == len("value")
+        likely = CompletionService(model, min_probability=0.99 * made.probability)
+        assert likely.suggest(request).text == "value"
+        unlikely = CompletionService(model, min_probability=1.01 * made.probability)
+        assert unlikely.suggest(request).text == ""
+
 
 class TestReuse:
     @pytest.mark.parametrize("order", ["psm", "spm"])

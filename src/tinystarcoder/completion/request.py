@@ -49,10 +49,38 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Score:
+    """A token: where its text ends in the suggestion's, and its natural log-probability."""
+
+    stop: int
+    logprob: float
+
+
+@dataclass(frozen=True)
 class Suggestion:
-    """The text to insert at the cursor, maybe none. A ``cost`` of nothing: it was known."""
+    """The text to insert at the cursor, maybe none. A ``cost`` of nothing: it was known.
+
+    ``scores`` are of all tokens that were written, those behind the text's end too.
+    """
 
     text: str
     finish: Finish
     stopping_word: str = ""
     cost: Cost = Cost()
+    scores: tuple[Score, ...] = ()
+
+    @property
+    def probability(self) -> float:
+        """The geometric mean of what the text's tokens were given; 1 where there is none."""
+        shown = self.shown_scores
+        return math.exp(sum(score.logprob for score in shown) / len(shown)) if shown else 1.0
+
+    @property
+    def shown_scores(self) -> tuple[Score, ...]:
+        """Those of the tokens that begin within the text."""
+        starts = (0, *(score.stop for score in self.scores))
+        return tuple(
+            score
+            for score, start in zip(self.scores, starts, strict=False)
+            if start < len(self.text)
+        )

@@ -9,7 +9,7 @@ suggestion ends.
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from threading import Event, Lock
 from time import monotonic
 from typing import Self
@@ -24,7 +24,7 @@ from ..generation.sequence import NEVER, Cancellation, Token, room_for_prompt
 from ..pretrained import Model
 from .context import fit
 from .postprocess import postprocess
-from .request import CompletionRequest, Cost, Finish, Suggestion
+from .request import CompletionRequest, Cost, Finish, Score, Suggestion
 from .stopping import boundary, extent
 from .suggestion_cache import SuggestionCache
 
@@ -33,14 +33,22 @@ class CompletionService:
     """A model that many may ask at once. To be closed, or used as a context.
 
     ``order`` is the prompt's: in SPM order a keystroke only appends. ``slots``
-    texts are written at once; ``waiting`` more may wait.
+    texts are written at once; ``waiting`` more may wait. A suggestion whose
+    tokens' mean probability is below ``min_probability`` is withheld.
     """
 
     def __init__(
-        self, model: Model, *, order: fim.Order = "psm", slots: int = 8, waiting: int = 64
+        self,
+        model: Model,
+        *,
+        order: fim.Order = "psm",
+        slots: int = 8,
+        waiting: int = 64,
+        min_probability: float = 0.0,
     ) -> None:
         self.model = model
         self.order = order
+        self.min_probability = min_probability
         self.suggestions = SuggestionCache()
         self.scheduler = Scheduler(
             model.decoder, slots=slots, waiting=waiting, new_drafter=model.new_drafter
@@ -70,6 +78,8 @@ class CompletionService:
         with self._documents.newest(request.path, cancelled) as current:
             run = self.run(ids, request.sampling, current)
             suggestion = postprocess(_until_boundary(run, request), request)
+            if suggestion.probability < self.min_probability:
+                suggestion = replace(suggestion, text="")
         if suggestion.finish != "cancelled":
             self.suggestions.store(request, suggestion)
         return suggestion
@@ -133,6 +143,7 @@ class Run:
         self.options = options
         self.text = ""
         self.tokens: list[Token] = []
+        self.scores: list[Score] = []
         self.finish: Finish = "cancelled"
         self.cost = Cost(len(ids))
         self._cancelled = cancelled
@@ -190,6 +201,7 @@ class Run:
     def _take(self, piece: Piece, reused: int, first: float) -> None:
         self.text += piece.text
         self.tokens += piece.tokens
+        self.scores += [Score(len(self.text), token.logprob) for token in piece.tokens]
         times = (first - self._begun, monotonic() - first)
         self.cost = Cost(len(self.prompt_ids), reused, len(self.tokens), *times)
         if piece.finish_reason == "stop":
@@ -256,9 +268,9 @@ def _until_boundary(run: Run, request: CompletionRequest) -> Suggestion:
         for _ in pieces:
             end = boundary(allowed, run.text, complete=run.finish in ("end", "stop"))
             if end is not None:
-                return Suggestion(run.text[:end], "boundary", cost=run.cost)
+                return Suggestion(run.text[:end], "boundary", "", run.cost, tuple(run.scores))
             if request.deadline is not None:
                 overdue = run.cost.completion_seconds >= request.deadline
             if overdue and "\n" in run.text:
-                return Suggestion(run.text, "deadline", cost=run.cost)
-    return Suggestion(run.text, run.finish, run.stopping_word, run.cost)
+                return Suggestion(run.text, "deadline", "", run.cost, tuple(run.scores))
+    return Suggestion(run.text, run.finish, run.stopping_word, run.cost, tuple(run.scores))
