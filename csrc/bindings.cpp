@@ -125,15 +125,16 @@ NB_MODULE(_native, m) {
         return names;
       });
 
-  m.def("pack", &pack, "plan"_a, "index"_a, "weight"_a, "bias"_a.none(), "buffer"_a);
+  m.def("pack", &pack, "plan"_a, "index"_a, "weight"_a.noconvert(), "bias"_a.none(),
+        "buffer"_a.noconvert());
   m.def("checksum", [](Bytes data) {
     const nb::gil_scoped_release unlocked;
     return tsc::checksum(data.data(), data.size());
   });
 
   nb::class_<PyEngine>(m, "Engine")
-      .def(nb::init<const tsc::Plan&, Bytes, int, const std::string&>(), "plan"_a, "buffer"_a,
-           "threads"_a, "instruction_set"_a = "")
+      .def(nb::init<const tsc::Plan&, Bytes, int, const std::string&>(), "plan"_a,
+           "buffer"_a.noconvert(), "threads"_a, "instruction_set"_a = "")
       .def("allocate", [](PyEngine& self) { return self.engine().allocate(); })
       .def("release", [](PyEngine& self, int slot) { self.engine().release(slot); })
       .def("length", [](PyEngine& self, int slot) { return self.engine().length(slot); })
@@ -141,8 +142,8 @@ NB_MODULE(_native, m) {
            [](PyEngine& self, int slot, int length) { self.engine().truncate(slot, length); })
       .def("copy",
            [](PyEngine& self, int source, int target) { self.engine().copy(source, target); })
-      .def("forward", &PyEngine::forward, "slots"_a, "counts"_a, "ids"_a, "all_logits"_a,
-           "logits"_a)
+      .def("forward", &PyEngine::forward, "slots"_a, "counts"_a, "ids"_a.noconvert(),
+           "all_logits"_a, "logits"_a.noconvert())
       .def_prop_ro("cache_bytes", [](PyEngine& self) { return self.engine().cache_bytes(); })
       .def_prop_ro("instruction_set",
                    [](PyEngine& self) { return self.engine().instruction_set(); })
