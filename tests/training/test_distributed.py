@@ -137,9 +137,10 @@ def test_two_ranks_validate_what_one_does(runs):
 def test_fsdp_ends_with_the_weights_of_ddp(runs):
     ddp, fsdp = last_weights(runs("ddp")), last_weights(runs("fsdp-recomputing"))
     for name, value in ddp.items():
-        # AdamW makes a whole step of a gradient that is little but rounding: few numbers differ.
+        # Where a gradient is little but rounding, AdamW and Newton-Schulz make a whole step of
+        # it: some directions differ. With rows of another matrix, all of them would.
         difference = np.linalg.norm(fsdp[name] - value) / np.linalg.norm(value)
-        assert difference < 0.02, name
+        assert difference < 0.1, name
 
 
 @pytest.mark.full

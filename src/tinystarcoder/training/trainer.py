@@ -15,26 +15,23 @@ thousands of steps.
 
 import math
 import signal
-import statistics
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..errors import TrainingError
 from ..model.gpt_bigcode import Block, GPTBigCode
 from ..tokenizer import Tokenizer
 from . import checkpoint, validation
 from .checkpoint import Progress
 from .dataloader import Batch, Dataloader, Mixture, prefetch
 from .distributed import World, choose_parallel, place, unsynchronized
+from .guards import NORMS, held_signals, is_sound
 from .hardware import peak_flops
 from .loss import IGNORED, CausalLoss
 from .optimizer import WeightAverage, build_optimizers, clip_gradients, set_lr
@@ -42,10 +39,6 @@ from .plan import attention_flops, product_flops
 from .recipe import Phase, Recipe
 from .run_log import RunLog
 from .run_setup import check_resumed, check_run, dtype_for, open_sources, weights_to_begin
-
-# Gradient norms that a spike is compared with, and how many it takes to compare.
-_NORMS, _ENOUGH_NORMS = 100, 20
-_SPIKES_IN_A_ROW = 5
 
 
 class Trainer:
@@ -86,10 +79,11 @@ class Trainer:
         saved: Path | None = None
         with (
             self.log,
-            _signals() as caught,
+            held_signals() as caught,
             self.world.lost_ranks(),
             closing(prefetch(self._batches())) as batches,
         ):
+            self._began = time.perf_counter()
             for phase, batch in batches:
                 record = self._step(batch, phase)
                 stop = self.world.any(bool(caught))
@@ -100,6 +94,7 @@ class Trainer:
                 if stop:
                     self.stopped_by = caught[0] if caught else signal.SIGTERM
                     break
+                self._began = time.perf_counter()
         return saved or checkpoint.steps_in(self.output)[-1]
 
     def _build(self) -> None:
@@ -138,15 +133,14 @@ class Trainer:
             yield phase, batch
 
     def _step(self, batch: Batch, phase: Phase) -> dict[str, Any]:
-        """One optimizer step; returns what the log says of it."""
-        began = time.perf_counter()
+        """One optimizer step; returns what the log says of it, the wait for its batch counted."""
         before, device = self.progress, self.world.device
         factor = self.recipe.schedule.factor(before.step)
         set_lr(self.optimizers, factor)
         counted, size = self.world.sum(int((batch.targets != IGNORED).sum()), batch.bytes)
         loss = self._accumulate(batch, phase, int(counted))
         norm = clip_gradients(self.model, self.recipe.optimizer.clip)
-        taken = self._is_sound(loss, norm)
+        taken = is_sound(before, loss, norm, self.recipe.optimizer.spike)
         for optimizer in self.optimizers:
             if taken:
                 optimizer.step()
@@ -155,15 +149,14 @@ class Trainer:
             self.average.update(before.step)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - began
-        tokens = phase.rows * phase.context
+        seconds = time.perf_counter() - self._began
         self.progress = replace(
             before,
             step=before.step + 1,
-            tokens=before.tokens + tokens,
+            tokens=before.tokens + phase.rows * phase.context,
             seconds=before.seconds + seconds,
             cursor=batch.cursor,
-            norms=(*before.norms, norm)[-_NORMS:] if taken else before.norms,
+            norms=(*before.norms, norm)[-NORMS:] if taken else before.norms,
             skipped=0 if taken else before.skipped + 1,
             validation=None,
         )
@@ -176,9 +169,7 @@ class Trainer:
             "grad_norm": norm,
             **({} if taken else {"skipped": True}),
             "lr_factor": factor,
-            "tokens_per_second": round(tokens / seconds, 1),
-            "mfu": round(self._flops(batch, phase) / seconds / self._peak(), 4),
-            "seconds_left": round(self._seconds_left()),
+            **self._speed(batch, phase, seconds),
         }
 
     def _accumulate(self, batch: Batch, phase: Phase, counted: int) -> float:
@@ -211,43 +202,21 @@ class Trainer:
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.world.device, non_blocking=True)
 
-    def _is_sound(self, loss: float, norm: float) -> bool:
-        """Whether to take the step; its gradient may be far above the last ones'."""
-        progress, limit = self.progress, self.recipe.optimizer.spike
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise TrainingError(
-                f"step {progress.step}: loss {loss}, gradient norm {norm}; lower the learning "
-                f"rate and start again from the last checkpoint in {self.output}"
-            )
-        if not limit or len(progress.norms) < _ENOUGH_NORMS:
-            return True
-        usual = statistics.median(progress.norms)
-        if norm <= limit * usual:
-            return True
-        if progress.skipped + 1 >= _SPIKES_IN_A_ROW:
-            raise TrainingError(
-                f"step {progress.step}: gradient norm {norm:.3g}, and {_SPIKES_IN_A_ROW} steps in "
-                f"a row above {limit:g} times the usual {usual:.3g}; lower the learning rate and "
-                f"start again from the last checkpoint in {self.output}"
-            )
-        return False
-
-    def _flops(self, batch: Batch, phase: Phase) -> float:
-        """What a step computes; attention that is masked by document sees less of a row."""
-        config, context = self.model.config, float(phase.context)
-        if self.recipe.data.document_mask:
+    def _speed(self, batch: Batch, phase: Phase, seconds: float) -> dict[str, float]:
+        """What the log says of a step's speed. MFU counts what is computed, on all ranks."""
+        config, context, done = self.model.config, float(phase.context), self.progress
+        tokens = phase.rows * phase.context
+        if self.recipe.data.document_mask:  # Masked, a token sees less of its row.
             lengths = np.concatenate([np.bincount(row) for row in batch.documents])
             context = float((lengths**2).sum() / lengths.sum())
-        attention = attention_flops(config, 1) * context
-        return phase.rows * phase.context * (product_flops(config) + attention)
-
-    def _peak(self) -> float:
-        device = self.world.device
-        return self.world.size * peak_flops(str(device), self.dtype)
-
-    def _seconds_left(self) -> float:
-        done = self.progress
-        return (self._total_tokens - done.tokens) * done.seconds / done.tokens
+        flops = tokens * (product_flops(config) + attention_flops(config, 1) * context)
+        peak = self.world.size * peak_flops(str(self.world.device), self.dtype)
+        left = (self._total_tokens - done.tokens) * done.seconds / done.tokens
+        return {
+            "tokens_per_second": round(tokens / seconds, 1),
+            "mfu": round(flops / seconds / peak, 4),
+            "seconds_left": round(left),
+        }
 
     def _due(self, every: int) -> bool:
         step = self.progress.step
@@ -307,22 +276,3 @@ class Trainer:
             check_resumed(found[-1], state, self.recipe, self.train)
             checkpoint.load_step(found[-1], self.model, self._tensors, self.average, self.world)
         self.log.cut(self.progress.step)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them; a second one is not kept back."""
-    caught: list[int] = []
-
-    def note(number: int, _: FrameType | None) -> None:
-        caught.append(number)
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,65 @@
+"""What keeps a run from harm: signals wait for a step's end, and a bad step is not taken.
+
+One batch whose gradient is far above all others can undo thousands of steps, so it is
+left out; if that happens again and again, or a loss is not finite, it is the run that
+is wrong, and a person must decide. The last checkpoint is intact in either case.
+"""
+
+import math
+import signal
+import statistics
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from ..errors import TrainingError
+from .checkpoint import Progress
+
+# Gradient norms that a step is compared with, and how many it takes to compare.
+NORMS = 100
+_ENOUGH = 20
+_SPIKES_IN_A_ROW = 5
+
+
+def is_sound(progress: Progress, loss: float, norm: float, limit: float) -> bool:
+    """Whether to take the next step, of that loss in nats and that gradient norm.
+
+    Not if the norm is above ``limit`` times the median of the last ones (0: there is no
+    limit). Raises TrainingError where the run cannot go on.
+    """
+    advice = "lower the learning rate and start again from the last checkpoint"
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        raise TrainingError(f"step {progress.step}: loss {loss}, gradient norm {norm}; {advice}")
+    if not limit or len(progress.norms) < _ENOUGH:
+        return True
+    usual = statistics.median(progress.norms)
+    if norm <= limit * usual:
+        return True
+    if progress.skipped + 1 >= _SPIKES_IN_A_ROW:
+        raise TrainingError(
+            f"step {progress.step}: gradient norm {norm:.3g}, and {_SPIKES_IN_A_ROW} steps "
+            f"in a row above {limit:g} times the usual {usual:.3g}; {advice}"
+        )
+    return False
+
+
+@contextmanager
+def held_signals() -> Iterator[list[int]]:
+    """Collects SIGTERM and SIGINT instead of dying of them; a second one is not held back."""
+    caught: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, before[number])
+
+    # Python lets only the main thread handle signals.
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
