@@ -8,13 +8,15 @@ import typer
 import uvicorn
 
 from ..completion.service import CompletionService
+from ..corpus import attribution
+from ..corpus.attribution import CompactIndex, FullIndex
 from ..errors import RequestError
 from ..fim import Order
-from ..pretrained import BUNDLED, load
+from ..pretrained import BUNDLED, load, locate
 from ..serving.exchange import Server
 from ..serving.http import create_app
 from ..serving.observe import log_to_stderr
-from .options import Draft, ModelName, PromptLookup
+from .options import Draft, ModelName, PromptLookup, Threads, WeightPrecision
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -28,6 +30,8 @@ def serve(
         int, typer.Option(min=0, max=65535, help="The port; 0 for any that is free.")
     ] = 8012,
     model: ModelName = BUNDLED,
+    precision: WeightPrecision = None,
+    threads: Threads = None,
     draft: Draft = None,
     prompt_lookup: PromptLookup = True,
     order: Annotated[
@@ -46,16 +50,20 @@ def serve(
     """Serve completions over HTTP.
 
     Speaks the dialects of llama.cpp, OpenAI, Ollama, Tabby and Mistral's
-    /fim/completions, until Ctrl-C. GET /metrics is for Prometheus.
+    /fim/completions, until Ctrl-C. At / there is a page to try the model in; GET
+    /metrics is for Prometheus.
     """
     listening = bind(host, port)
     folder = Path(model).expanduser()
     name = folder.resolve().name if folder.exists() else model
     if log or log_text:
         log_to_stderr()
-    loaded = load(model, draft=draft, prompt_lookup=prompt_lookup)
+    loaded = load(
+        model, precision=precision, threads=threads, draft=draft, prompt_lookup=prompt_lookup
+    )
     with CompletionService(loaded, order=order, slots=slots) as service:
-        application = create_app(Server(service, name), host, api_key=api_key, log_text=log_text)
+        server = Server(service, name, attribution=_attribution(model))
+        application = create_app(server, host, api_key=api_key, log_text=log_text)
         where = listening.getsockname()
         typer.echo(f"serving {name} on http://{_shown(where[0])}:{where[1]}")
         config = uvicorn.Config(application, log_level="warning", access_log=False)
@@ -77,6 +85,12 @@ def bind(host: str, port: int) -> socket.socket:
             f"{host}:{port} cannot be listened on: {error}; choose another --host or --port"
         ) from error
     return listening
+
+
+def _attribution(model: str) -> FullIndex | CompactIndex | None:
+    """The index of what the model was trained on, where one lies beside it."""
+    folder = locate(model) / attribution.FOLDER
+    return attribution.open_index(folder) if folder.is_dir() else None
 
 
 def _shown(address: str) -> str:

@@ -1,7 +1,7 @@
 """What an editor asks and what it gets: one cursor in one text, one suggestion."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from ..errors import RequestError
@@ -68,6 +68,11 @@ class Suggestion:
     stopping_word: str = ""
     cost: Cost = Cost()
     scores: tuple[Score, ...] = ()
+
+    def after(self, count: int) -> "Suggestion":
+        """What is left once the first ``count`` characters have been typed."""
+        left = (Score(one.stop - count, one.logprob) for one in self.scores if one.stop > count)
+        return replace(self, text=self.text[count:], scores=tuple(left))
 
     @property
     def probability(self) -> float:

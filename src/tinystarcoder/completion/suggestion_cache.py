@@ -34,17 +34,18 @@ class SuggestionCache:
         """The rest of a known suggestion that the request's cursor stands in; the latest."""
         with self._lock:
             for known, suggestion in reversed(self._known.items()):
-                rest = _rest(known, suggestion.text, request)
-                if rest is not None:
+                typed = _typed(known, suggestion.text, request)
+                if typed is not None:
                     self._known.move_to_end(known)
-                    return replace(suggestion, text=rest)
+                    return suggestion.after(typed)
         return None
 
 
-def _rest(known: CompletionRequest, text: str, request: CompletionRequest) -> str | None:
+def _typed(known: CompletionRequest, text: str, request: CompletionRequest) -> int | None:
+    """How much of a known text the request's prefix holds; None where it is another place."""
     typed = len(request.prefix) - len(known.prefix)
     if not 0 <= typed <= len(text) or replace(known, prefix=request.prefix) != request:
         return None
     if request.prefix != known.prefix + text[:typed]:
         return None
-    return text[typed:] if typed < len(text) or typed == 0 else None
+    return typed if typed < len(text) or typed == 0 else None

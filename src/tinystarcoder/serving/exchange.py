@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..completion.service import CompletionService
+from ..corpus.attribution import CompactIndex, FullIndex
 from ..errors import BusyError, TinyStarcoderError
 from ..generation.sequence import Cancellation
 from .fields import FieldError, Fields
@@ -35,12 +36,14 @@ class Server:
     """What dialects serve: one service, by one name.
 
     ``max_body`` is in bytes; after ``max_seconds`` an answer ends as it is.
+    ``attribution``: an index of what the model was trained on, if there is one.
     """
 
     service: CompletionService
     model: str
     max_body: int = MAX_BODY
     max_seconds: float = MAX_SECONDS
+    attribution: FullIndex | CompactIndex | None = None
 
 
 class HttpError(Exception):

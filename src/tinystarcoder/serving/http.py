@@ -3,8 +3,8 @@
 The guard keeps web pages out: a page's host name can be made to resolve to this
 machine (DNS rebinding), so a request must name an address, ``localhost`` or
 the host that was asked for; and a request that some page sends carries the
-page's origin. With a key, it asks for that too, but for ``/health``. Who has
-many requests open at once is told to wait.
+page's origin. With a key, it asks for that too, but for ``/health`` and the
+playground's files. Who has many requests open at once is told to wait.
 """
 
 import hmac
@@ -20,12 +20,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import fim, llama_cpp, ollama, openai, tabby
+from . import fim, llama_cpp, ollama, openai, playground, tabby
 from .exchange import RETRY_AFTER, Server, json_response
 from .observe import Metrics, Observed, Seen
 
-DIALECTS = (openai, fim, llama_cpp, ollama, tabby)
-OPEN_TO_ALL = ("/health",)
+DIALECTS = (openai, fim, llama_cpp, ollama, tabby, playground)
+OPEN_TO_ALL = ("/health", *playground.FILES)
 MAX_OPEN = 32  # Requests of one client at once.
 
 
