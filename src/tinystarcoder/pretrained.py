@@ -16,7 +16,7 @@ from . import fim, hub
 from .engine.decoder import Decoder
 from .engine.native_decoder import HOW_TO_BUILD, NativeDecoder, is_built
 from .engine.numpy_decoder import NumpyDecoder
-from .engine.packed_weights import Precision
+from .engine.packed_weights import DEFAULT_PRECISION, Precision
 from .errors import ModelNotFoundError, RequestError, TokenizerError
 from .generation.generate import (
     Completion,
@@ -216,7 +216,7 @@ def new_decoder(
 ) -> Decoder:
     """The fastest decoder that this installation has for a checkpoint; see :func:`load`."""
     if is_built():
-        return NativeDecoder(checkpoint, precision or "int8", threads)
+        return NativeDecoder(checkpoint, precision or DEFAULT_PRECISION, threads)
     if precision not in (None, "fp32"):
         raise RequestError(f"precision {precision}: {HOW_TO_BUILD}")
     warnings.warn(HOW_TO_BUILD, stacklevel=3)

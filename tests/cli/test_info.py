@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinystarcoder.engine import native_decoder, packed_weights
+from tinystarcoder.engine.native_decoder import default_threads, instruction_sets
 from tinystarcoder.model import checkpoint
 from tinystarcoder.model.config import ModelConfig
 from tinystarcoder.tokenizer import Tokenizer
@@ -16,6 +18,7 @@ from tinystarcoder.tokenizer import Tokenizer
 Run = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.skipif(not native_decoder.is_built(), reason="the native engine is not built")
 def test_json(run: Run, tiny_checkpoint: Path, tiny_config: ModelConfig) -> None:
     code, out, err = run("info", str(tiny_checkpoint), "--json")
     assert (code, err) == (0, "")
@@ -35,13 +38,24 @@ def test_json(run: Run, tiny_checkpoint: Path, tiny_config: ModelConfig) -> None
         "vocabulary": 400,
         "parameters": parameters,
         "stored_as": "float32",
-        "memory_bytes": 4 * parameters,
-        # Float32, K and V, 2 layers, one head of 16, 128 positions.
-        "cache_bytes": 4 * 2 * 2 * 16 * 128,
+        "engine": f"native, int8, {instruction_sets()[0]}, threads: {default_threads()}",
+        "memory_bytes": packed_weights.plan(tiny_config, "int8").bytes,
+        # Bfloat16, K and V, 2 layers, one head of 16, 128 positions.
+        "cache_bytes": 2 * 2 * 2 * 16 * 128,
         "tokenizer": "400 ids",
         "infill": True,
         "license": None,
     }
+
+
+def test_without_the_native_engine(
+    run: Run, tiny_checkpoint: Path, tiny_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_decoder, "_native", None)
+    facts = json.loads(run("info", str(tiny_checkpoint), "--json")[1])
+    assert facts["engine"].startswith("numpy, float32: the native engine is not built here")
+    assert facts["memory_bytes"] == 4 * tiny_config.num_parameters()
+    assert facts["cache_bytes"] == 4 * 2 * 2 * 16 * 128
 
 
 def test_plain_when_piped(run: Run, tiny_checkpoint: Path) -> None:

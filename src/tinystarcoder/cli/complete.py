@@ -22,8 +22,10 @@ from .options import (
     Seed,
     Stop,
     Temperature,
+    Threads,
     TopK,
     TopP,
+    WeightPrecision,
     read_text,
 )
 
@@ -38,6 +40,8 @@ def complete(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="Continue this file's text.")] = None,
     model: ModelName = BUNDLED,
+    precision: WeightPrecision = None,
+    threads: Threads = None,
     draft: Draft = None,
     prompt_lookup: PromptLookup = True,
     max_tokens: MaxTokens = 64,
@@ -83,7 +87,9 @@ def complete(
         raise RequestError("--index goes with --attribute")
     text = _prompt(prompt, file)
     corpus = open_attribution(model, index) if attribute else None
-    loaded = load(model, draft=draft, prompt_lookup=prompt_lookup)
+    loaded = load(
+        model, precision=precision, threads=threads, draft=draft, prompt_lookup=prompt_lookup
+    )
     shown = text if echo else ""
     if stream:
         _say_whose(corpus, text, _stream(loaded, text, shown, options))

@@ -20,8 +20,10 @@ from .options import (
     Seed,
     Stop,
     Temperature,
+    Threads,
     TopK,
     TopP,
+    WeightPrecision,
     read_text,
 )
 
@@ -42,6 +44,8 @@ def infill(
         ),
     ],
     model: ModelName = BUNDLED,
+    precision: WeightPrecision = None,
+    threads: Threads = None,
     draft: Draft = None,
     prompt_lookup: PromptLookup = True,
     max_tokens: MaxTokens = 64,
@@ -72,7 +76,9 @@ def infill(
     SamplingOptions(**options)  # Complains before a model is loaded.
     text = read_text(file)
     cursor = offset(text, at)
-    loaded = load(model, draft=draft, prompt_lookup=prompt_lookup)
+    loaded = load(
+        model, precision=precision, threads=threads, draft=draft, prompt_lookup=prompt_lookup
+    )
     completion = loaded.infill(text[:cursor], text[cursor:], order=order, **options)
     typer.echo(completion.text)
 

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..engine import native_decoder, packed_weights
+from ..engine.packed_weights import DEFAULT_PRECISION
 from ..errors import TokenizerError
 from ..model.checkpoint import Checkpoint
 from ..model.config import ARCHITECTURE, ModelConfig
@@ -18,7 +20,7 @@ from ..tokenizer import Tokenizer
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-_FLOAT32 = 4
+_FLOAT32, _BFLOAT16 = 4, 2
 
 
 @app.command()
@@ -49,7 +51,7 @@ def info(
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What a folder's files say. Sizes are in bytes; memory is the numpy decoder's, float32."""
+    """What a folder's files say, and how it would run here. Sizes are in bytes."""
     checkpoint = Checkpoint.open(folder)
     config = checkpoint.config
     return {
@@ -65,10 +67,26 @@ def describe(folder: Path) -> dict[str, Any]:
         "parameters": config.num_parameters(),
         "stored_as": ", ".join(sorted({checkpoint.dtype(name) for name in checkpoint.names})),
         "disk_bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
-        "memory_bytes": _FLOAT32 * config.num_parameters(),
-        "cache_bytes": _FLOAT32 * 2 * config.n_layer * config.kv_dim * config.n_positions,
+        **_engine(config),
         **_tokenizer(folder, config),
         "license": license_of(folder),
+    }
+
+
+def _engine(config: ModelConfig) -> dict[str, Any]:
+    """What computes, by default, and the memory of its weights and of a full context."""
+    cached = 2 * config.n_layer * config.kv_dim * config.n_positions
+    if not native_decoder.is_built():
+        return {
+            "engine": f"numpy, float32: {native_decoder.HOW_TO_BUILD}",
+            "memory_bytes": _FLOAT32 * config.num_parameters(),
+            "cache_bytes": _FLOAT32 * cached,
+        }
+    isa, threads = native_decoder.instruction_set(), native_decoder.default_threads()
+    return {
+        "engine": f"native, {DEFAULT_PRECISION}, {isa}, threads: {threads}",
+        "memory_bytes": packed_weights.plan(config, DEFAULT_PRECISION).bytes,
+        "cache_bytes": _BFLOAT16 * cached,
     }
 
 

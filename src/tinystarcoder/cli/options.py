@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..engine.packed_weights import Precision
 from ..errors import RequestError
 
 STANDARD_INPUT = Path("-")
@@ -20,6 +21,11 @@ Draft = Annotated[
 PromptLookup = Annotated[
     bool, typer.Option(help="Guess by what followed the same words before: the same text, sooner.")
 ]
+WeightPrecision = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="Of the weights in memory; by default int8."),
+]
+Threads = Annotated[int | None, typer.Option(help="By default, one for each physical core.")]
 MaxTokens = Annotated[int, typer.Option(help="Stop after so many tokens.")]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token each time.")]
 TopK = Annotated[int, typer.Option(help="Draw among so many likeliest tokens; 0: all.")]

@@ -22,7 +22,7 @@ from ..model.checkpoint import Checkpoint
 from ..model.config import ModelConfig
 from . import packed_weights
 from .decoder import Logits, check_batch, check_ids, check_length
-from .packed_weights import Precision
+from .packed_weights import DEFAULT_PRECISION, Precision
 
 if TYPE_CHECKING:
     from . import _native
@@ -50,6 +50,20 @@ def instruction_sets() -> list[str]:
     return _native.instruction_sets() if is_built() else []
 
 
+def instruction_set() -> str:
+    """``$TINYSTARCODER_ISA``, or the fastest. RequestError where the machine does not run it."""
+    return _checked_instruction_set(os.environ.get("TINYSTARCODER_ISA") or instruction_sets()[0])
+
+
+def _checked_instruction_set(name: str) -> str:
+    if name not in instruction_sets():
+        raise RequestError(
+            f"instruction set {name!r} (TINYSTARCODER_ISA): this machine runs "
+            f"{', '.join(instruction_sets())}"
+        )
+    return name
+
+
 def default_threads() -> int:
     """``$TINYSTARCODER_THREADS``, or the physical cores that this process may run on."""
     if chosen := os.environ.get("TINYSTARCODER_THREADS"):
@@ -70,10 +84,6 @@ def _checked_threads(name: str, value: object) -> int:
     return int(text)
 
 
-def _chosen_instruction_set() -> str:
-    return os.environ.get("TINYSTARCODER_ISA", "")
-
-
 class NativeDecoder:
     """A checkpoint's forward pass in C++. Implements :class:`~.decoder.Decoder`.
 
@@ -84,7 +94,7 @@ class NativeDecoder:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        precision: Precision = "int8",
+        precision: Precision = DEFAULT_PRECISION,
         threads: int | None = None,
         isa: str | None = None,
     ) -> None:
@@ -94,12 +104,7 @@ class NativeDecoder:
         self.config: ModelConfig = checkpoint.config
         self.precision = precision
         plan = packed_weights.plan(checkpoint.config, precision)
-        chosen = _chosen_instruction_set() if isa is None else isa
-        if chosen not in ("", *instruction_sets()):
-            raise RequestError(
-                f"instruction set {chosen!r} (TINYSTARCODER_ISA): this machine runs "
-                f"{', '.join(instruction_sets())}"
-            )
+        chosen = instruction_set() if isa is None else _checked_instruction_set(isa)
         try:
             weights = packed_weights.packed(checkpoint, precision, plan)
             self._engine = _native.Engine(plan, weights, number, chosen)

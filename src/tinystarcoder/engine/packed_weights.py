@@ -39,6 +39,8 @@ else:
         _native = None
 
 Precision = Literal["fp32", "bf16", "int8", "int4"]
+DEFAULT_PRECISION: Precision = "int8"
+
 Bytes = npt.NDArray[np.uint8]
 
 # Goes up with every change of csrc/packing.*, so that older files are left alone.
