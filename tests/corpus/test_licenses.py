@@ -9,7 +9,9 @@ from tinystarcoder.corpus.licenses import (
     LicenseClaims,
     canonical,
     decide,
+    header_license,
     header_reason,
+    identifiers,
     is_permissive,
     license_of_text,
 )
@@ -181,3 +183,12 @@ class TestHeaders:
     )
     def test_headers(self, text, reason):
         assert header_reason(text) == reason
+
+
+@given(st.lists(st.sampled_from(["MIT", "ISC", "Apache-2.0", "GPL-3.0-only", "no license"])))
+def test_a_files_license_is_what_its_tags_say(tags):
+    text = "".join(f"# SPDX-License-Identifier: {tag}\n" for tag in tags) + "x = 1\n"
+    known = set(tags) - {"no license"}
+    license_ = header_license(text)
+    assert identifiers(license_ or "") == known
+    assert (header_reason(text) is None) == (license_ is None or is_permissive(license_))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tinystarcoder.corpus import pypi
 from tinystarcoder.corpus.decoding import SetAside
-from tinystarcoder.corpus.open_source import Source, find_source, find_sources
+from tinystarcoder.corpus.open_source import Source, fetched, find_source
+from tinystarcoder.corpus.pipeline import build_corpus
 from tinystarcoder.corpus.pypi import fetch_wheel, is_name
 from tinystarcoder.corpus.sources import SKIPPED_FOLDERS
 from tinystarcoder.errors import CorpusError
@@ -134,7 +135,7 @@ class TestTheDoor:
     def test_all_are_checked_before_anything_is_downloaded(self, tmp_path, monkeypatch):
         monkeypatch.setattr(pypi, "fetch_wheel", lambda *_: pytest.fail("downloaded"))
         with pytest.raises(CorpusError, match=r"gone\.whl"):
-            find_sources(["alpha", "gone.whl"], tmp_path, lambda *_: None)
+            build_corpus(["gone.whl"], tmp_path / "corpus", excluded=["alpha"])
 
     def test_a_name_without_a_wheel_says_so_when_it_is_opened(
         self, make_wheel, tmp_path, monkeypatch
@@ -148,7 +149,8 @@ class TestTheDoor:
 
         monkeypatch.setattr(pypi, "fetch_wheel", fetch)
         seen = []
-        found = find_sources(["alpha", "gone", "alpha"], tmp_path, lambda *n: seen.append(n))
+        said = map(find_source, ["alpha", "gone", "pypi:alpha"])
+        found = fetched(list(said), tmp_path, lambda *n: seen.append(n))
         assert [source.name for source in found] == ["alpha-1.0-py3-none-any.whl", "gone"]
         assert [file.path for file in found[0].open().records()] == ["a.py"]
         assert seen == [(0, 2), (1, 2)]

@@ -190,7 +190,7 @@ class TestBuilds:
         opt_out = tmp_path / "out.toml"
         opt_out.write_text("")
         settings = Settings(opt_out=str(opt_out))
-        source = pipeline.find_sources([make_wheel()], tmp_path, lambda *_: None)[0]
+        source = pipeline.find_source(make_wheel())
         before = pipeline._Task(source, settings).key()
         assert pipeline._Task(source, settings).key() == before
         opt_out.write_text('packages = ["x"]\n')

@@ -90,25 +90,24 @@ def find_source(text: str | Path) -> Source | str:
     raise CorpusError(f"{said}: no such source; give {_CHOICES}")
 
 
-def find_sources(
-    texts: Sequence[str | Path], cache: Path, progress: Callable[[int, int], None]
+def fetched(
+    found: Sequence[Source | str], cache: Path, progress: Callable[[int, int], None]
 ) -> list[Source]:
-    """All of them; packages by name are downloaded, one after the other.
+    """Each source once; packages by name are downloaded, one after the other.
 
     A package without a wheel becomes an unavailable source, whose opening says why.
-    Raises CorpusError for what is no source, before anything is downloaded.
     """
-    found = [find_source(text) for text in dict.fromkeys(texts)]
-    wanted = [item for item in found if isinstance(item, str)]
-    fetched: dict[str, Source] = {}
-    for done, requirement in enumerate(wanted):
-        progress(done, len(wanted))
+    requirements = [item for item in dict.fromkeys(found) if isinstance(item, str)]
+    wheels: dict[str, Source] = {}
+    for done, requirement in enumerate(requirements):
+        progress(done, len(requirements))
         try:
             wheel = pypi.fetch_wheel(requirement, cache)
-            fetched[requirement] = Source("package", wheel.name, wheel)
+            wheels[requirement] = Source("package", wheel.name, wheel)
         except SetAside as reason:
-            fetched[requirement] = Source("unavailable", requirement, revision=str(reason))
-    return [fetched[item] if isinstance(item, str) else item for item in found]
+            wheels[requirement] = Source("unavailable", requirement, revision=str(reason))
+    sources = (wheels[item] if isinstance(item, str) else item for item in found)
+    return list(dict.fromkeys(sources))
 
 
 _SUFFIXES = (".whl", ".tar.gz", ".tgz", ".zip", *tables.SUFFIXES, ".ipynb", ".py", ".gz", ".json")

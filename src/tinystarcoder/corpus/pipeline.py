@@ -36,7 +36,7 @@ from . import duplicates, filters, near_dedup, parquet, quality, redaction
 from .decoding import SetAside
 from .document import Document, batches
 from .licenses import PERMISSIVE, Verdict, canonical, decide
-from .open_source import Source, find_sources
+from .open_source import Source, fetched, find_source
 from .opt_out import REASON as OPTED_OUT
 from .opt_out import normal
 from .parquet import COLUMNS, MANIFEST, SCHEMA, new_file, sha256_of, table_of
@@ -155,9 +155,10 @@ def prepare_build(
     Stages(settings)  # A list that cannot be read is an error now, not in a worker.
     downloads = partial(progress or (lambda *_: None), "downloading")
     # Excluded sources come first, so that their files win over every copy; then they go.
-    sources = find_sources([*excluded, *said_sources], cache or default_cache(), downloads)
-    firsts = len(dict.fromkeys(map(str, excluded)))
-    tasks = [_Task(source, settings, n < firsts) for n, source in enumerate(sources)]
+    said = [[find_source(text) for text in texts] for texts in (excluded, said_sources)]
+    first, rest = (fetched(found, cache or default_cache(), downloads) for found in said)
+    firsts = len(first)
+    tasks = [_Task(source, settings, n < firsts) for n, source in enumerate([*first, *rest])]
     return Build(tuple(tasks), firsts, output, settings)
 
 

@@ -8,7 +8,7 @@ as all others are, so that copies of their files stay copies.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from . import redaction
@@ -59,8 +59,7 @@ class Stages:
         yield from map(judging, FILTERS)
         yield judging(shared_judge())
         if settings.decontaminate:
-            paths = map(Path, settings.decontaminate)
-            yield judging(Decontamination(n for path in paths for n in needles_of(path)))
+            yield judging(_decontamination(str(settings.facts()["decontaminate"]), settings))
         if settings.redact:
             yield Redaction(self.redacted, still=shared_judge())
         yield partial(scored, settings.min_quality)
@@ -70,6 +69,16 @@ class Stages:
             yield without_header
         if settings.redact:
             yield Redaction(self.redacted)
+
+
+@lru_cache(maxsize=1)
+def _decontamination(facts: str, settings: Settings) -> Decontamination:  # noqa: ARG001
+    """The one of this process: of large benchmarks it takes seconds to make.
+
+    ``facts`` change with what the files say.
+    """
+    paths = map(Path, settings.decontaminate)
+    return Decontamination(needle for path in paths for needle in needles_of(path))
 
 
 def judging(keep: Filter) -> Stage:
