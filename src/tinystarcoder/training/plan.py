@@ -66,7 +66,7 @@ DEVICES = {
     "a100": Device(312e12, 0.50, 0.25, 79 * GIB, 2.0e12, launch=3e-4),
     "h100": Device(989e12, 0.50, 0.25, 79 * GIB, 3.35e12, launch=3e-4),
     "h200": Device(989e12, 0.50, 0.25, 140 * GIB, 4.8e12, launch=3e-4),
-    "cpu-amx": Device(1.0e12, 0.28, 0.19, 0, 40e9, is_core=True),
+    "cpu-amx": Device(1.38e12, 0.204, 0.137, 0, 40e9, is_core=True),
     "cpu-zen4": Device(0.24e12, 0.60, 0.40, 0, 20e9, is_core=True),
 }
 

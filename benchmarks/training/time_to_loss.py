@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Compute to a loss: nano's recipe beside a usual one, and each of its levers left out once.
+
+    python benchmarks/training/time_to_loss.py TOKENS VALIDATION [--budget 12_000_000]
+
+TOKENS and VALIDATION are folders of token shards with the tokenizer inside. Architecture,
+data, precision and threads are the same for all.
+
+- baseline: AdamW as BigCode, cosine to a tenth, rows of one length; the best of three peak
+  rates, each with the whole budget of tokens
+- ours: Muon, a fall to zero, a ladder of row lengths; at shares of that budget
+- without a lever: ours at half the budget, that lever as the baseline has it
+
+Every run is judged at its end by the same bits-per-byte over VALIDATION (windows of 512).
+Runs land in --runs and are not repeated if they are there, so this may be stopped and
+started again, a run at a time; tokens to a loss compare beside other work, seconds do not.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tinystarcoder.training import validation
+from tinystarcoder.training.recipe import Recipe
+from tinystarcoder.training.trainer import Trainer
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "nano.toml"
+STEP_TOKENS = 4096
+BASELINE_CONTEXT = 512
+VALIDATION_CONTEXT = 512
+
+BASELINE_RATES = (1e-3, 2e-3, 4e-3)
+SHARES = (0.25, 0.375, 0.5)
+
+ADAMW = {"optimizer.kind": "adamw", "optimizer.weight_decay": 0.1}
+COSINE = {"schedule.shape": "cosine", "schedule.floor": 0.1}
+ONE_LENGTH = {
+    "phases": [{"until": 1.0, "context": BASELINE_CONTEXT, "rows": STEP_TOKENS // BASELINE_CONTEXT}]
+}
+USUAL_INITIALIZATION = {"model.zero_output": False}
+BASELINE = {**ADAMW, **COSINE, **ONE_LENGTH, **USUAL_INITIALIZATION}
+
+# What ours lacks in each: the lever as the baseline has it.
+LEVERS = {
+    "Muon": ADAMW,
+    "fall to zero": {"schedule.floor": 0.1},
+    "early fall": {"schedule.decay": 0.2},
+    "ladder of row lengths": ONE_LENGTH,
+    "zero output projections": USUAL_INITIALIZATION,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tokens", type=Path)
+    parser.add_argument("validation", type=Path)
+    parser.add_argument("--budget", type=int, default=12_000_000, help="the baseline's tokens")
+    parser.add_argument("--runs", type=Path, default=Path("runs/time-to-loss"))
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    arguments = parser.parse_args()
+    shared = dict(pair.split("=", 1) for pair in arguments.set)
+    data = {"data.train": arguments.tokens, "data.tokenizer": arguments.tokens}
+    shared |= {name: str(path.resolve()) for name, path in data.items()}
+    shared |= {"data.validation": str(arguments.validation.resolve())}
+    results = {
+        name: run(arguments.runs / name.replace(" ", "-"), changes, tokens, shared)
+        for name, changes, tokens in contenders(arguments.budget)
+    }
+    print(summary(results))
+
+
+def contenders(budget: int) -> Iterator[tuple[str, dict[str, Any], int]]:
+    """Name, what differs from nano's recipe, and tokens of each run."""
+    for rate in BASELINE_RATES:
+        yield f"baseline {rate:g}", {**BASELINE, "optimizer.lr": rate}, budget
+    for share in SHARES:
+        yield f"ours {share:g}", {}, int(budget * share)
+    for lever, changes in LEVERS.items():
+        yield f"without {lever}", changes, budget // 2
+
+
+def run(output: Path, changes: dict[str, Any], tokens: int, shared: dict[str, str]) -> dict:
+    """Trains, or goes on, and measures; a run that is done is read."""
+    done = output / "result.json"
+    if not done.exists():
+        trainer = Trainer(recipe(changes, tokens, shared), output)
+        trainer.run()
+        if trainer.stopped_by is not None:
+            raise SystemExit(f"{output}: stopped; the same command goes on")
+        bits = validation.bits_per_byte(
+            trainer.compute,
+            trainer.validation[0],
+            trainer.tokenizer,
+            VALIDATION_CONTEXT,
+            trainer.recipe.validation.tokens,
+            trainer.world,
+            middles=False,
+        )["validation_bits_per_byte"]
+        progress = trainer.progress
+        result = {"tokens": progress.tokens, "seconds": progress.seconds, "bits_per_byte": bits}
+        done.write_text(json.dumps(result))
+    result = json.loads(done.read_text())
+    print(f"{output.name:34} {result}", flush=True)
+    return result
+
+
+def recipe(changes: dict[str, Any], tokens: int, shared: dict[str, str]) -> Recipe:
+    """nano's recipe with its ladder, so long that it takes in ``tokens``."""
+    values: dict[str, Any] = {"checkpoint.every": 1000, "validation.every": 0}
+    values |= {"schedule.steps": 1000} | changes
+    overrides = {name: toml(value) for name, value in values.items()} | shared
+    steps_of_thousand = Recipe.read(RECIPE, overrides).total_tokens() / 1000
+    steps = max(round(tokens / steps_of_thousand), 10)
+    overrides["schedule.steps"] = toml(steps)
+    overrides["schedule.warmup"] = toml(max(steps // 50, 1))
+    return Recipe.read(RECIPE, overrides)
+
+
+def toml(value: Any) -> str:
+    """A TOML value; tables in one line."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {toml(inner)}" for name, inner in value.items()) + "}"
+    return json.dumps(value)
+
+
+def summary(results: dict[str, dict]) -> str:
+    """The baseline's best, and how much of its tokens and seconds each other needs or misses."""
+    best = min((r for name, r in results.items() if name.startswith("baseline")), key=_bits)
+    ours = [r for name, r in results.items() if name.startswith("ours")]
+    lines = [f"best baseline: {_bits(best):.4f} bits-per-byte after {best['tokens']:,} tokens"]
+    for result in ours:
+        tokens, seconds = (result[unit] / best[unit] for unit in ("tokens", "seconds"))
+        shares = f"{tokens:.3f} of its tokens, {seconds:.3f} of its seconds"
+        lines.append(f"ours: {_bits(result):.4f} after {shares}")
+    if (share := share_to(_bits(best), ours)) is not None:
+        lines.append(f"ours reaches it with {share / best['tokens']:.3f} of its tokens")
+    half = ours[-1]
+    for name, result in results.items():
+        if name.startswith("without"):
+            lines.append(f"{name}: {_bits(result) - _bits(half):+.4f} at half of its tokens")
+    return "\n".join(lines)
+
+
+def share_to(bits: float, runs: list[dict]) -> float | None:
+    """Tokens at which runs of rising length reach ``bits``, between two of them; None: not."""
+    for shorter, longer in pairwise(runs):
+        if _bits(longer) <= bits <= _bits(shorter):
+            part = (_bits(shorter) - bits) / (_bits(shorter) - _bits(longer))
+            return math.exp(
+                (1 - part) * math.log(shorter["tokens"]) + part * math.log(longer["tokens"])
+            )
+    return None
+
+
+def _bits(result: dict) -> float:
+    return result["bits_per_byte"]
+
+
+if __name__ == "__main__":
+    main()
