@@ -48,8 +48,8 @@ SHOWN = 20
 """Sources that a span names; it counts them all."""
 
 _MANY_PLACES, _FEW_PLACES = 10_000, 100
-# Comparisons that are made at a time bound the memory.
-_HITS_AT_ONCE = 1 << 16
+# What is compared at a time bounds the memory.
+_RUNS_AT_ONCE = 1 << 16
 
 Ints = NDArray[np.int64]
 
@@ -107,6 +107,7 @@ class FullIndex:
         self._places = np.load(folder / "places.npy", mmap_mode="r")
         self.ends: Ints = np.load(folder / "ends.npy")
         """Words up to and with the end of each document [N]."""
+        self._begins = np.append(0, self.ends)[:-1]
         self.source_of: NDArray[np.uint32] = np.load(folder / "sources.npy")
         """Place in ``sources`` of each document [N]."""
         names = [source["package"] for source in self.sources]
@@ -147,6 +148,22 @@ class FullIndex:
 
     def _runs(self, codes: NDArray[np.uint16]) -> Runs:
         """All equal runs that hold an indexed gram, each as far as it goes."""
+        at, place = self._hits(codes)
+        document = np.searchsorted(self.ends, place, "right")
+        whole = place + self.gram <= self.ends[document]
+        # Grams a stride apart in the text and in a document are parts of one run.
+        order = np.lexsort((at[whole], (place - at)[whole]))
+        at, place, document = (column[whole][order] for column in (at, place, document))
+        new = (np.diff(place - at) != 0) | (np.diff(at) != self.stride) | (np.diff(document) != 0)
+        first = np.append(0, np.flatnonzero(new) + 1)[: len(at)]
+        last = np.append(first[1:], len(at))[: len(first)] - 1
+        before = self._equal(codes, at[first] - 1, place[first] - 1, document[first], -1)
+        end = at[last] + self.gram
+        after = self._equal(codes, end, place[last] + self.gram, document[first], 1)
+        return Runs(at[first] - before, end + after, document[first])
+
+    def _hits(self, codes: NDArray[np.uint16]) -> tuple[Ints, Ints]:
+        """Words where an indexed gram begins, in the text and in the corpus."""
         grams = gram_codes(codes, self.gram)
         low = np.searchsorted(self._grams, grams, "left")
         counts = np.searchsorted(self._grams, grams, "right") - low
@@ -154,40 +171,23 @@ class FullIndex:
         at = np.repeat(np.arange(len(grams)), counts)
         first = np.cumsum(counts) - counts
         order = np.arange(len(at)) + np.repeat(low - first, counts)
-        parts = [
-            self._extended(codes, at[begin:][:_HITS_AT_ONCE], order[begin:][:_HITS_AT_ONCE])
-            for begin in range(0, len(at), _HITS_AT_ONCE)
-        ]
-        if not parts:
-            return Runs(*(np.zeros(0, np.int64) for _ in Runs._fields))
-        columns = zip(*parts, strict=True)
-        start, end, document, diagonal = (np.concatenate(column) for column in columns)
-        # A run of several grams was found once from each.
-        order = np.lexsort((start, document, diagonal))
-        start, end, document, diagonal = (c[order] for c in (start, end, document, diagonal))
-        new = (np.diff(diagonal) != 0) | (np.diff(document) != 0) | (start[1:] > end[:-1])
-        firsts = np.append(0, np.flatnonzero(new) + 1)[: len(start)]
-        ends = np.maximum.reduceat(end, firsts) if len(firsts) else end
-        return Runs(start[firsts], ends, document[firsts])
+        return at, self._places[order].astype(np.int64) * self.stride
 
-    def _extended(self, codes: NDArray[np.uint16], at: Ints, order: Ints) -> tuple[Ints, ...]:
-        """Start, end, document and diagonal of the runs around hits, those that are none left out.
-
-        It looks a stride to either side: what goes on farther has another gram there.
-        """
-        place = self._places[order].astype(np.int64) * self.stride
-        document = np.searchsorted(self.ends, place, "right")
-        begin = np.append(0, self.ends)[document]
-        offsets = np.arange(1 - self.stride, self.gram + self.stride - 1)
-        mine, theirs = at[:, None] + offsets, place[:, None] + offsets
-        same = (mine >= 0) & (mine < len(codes))
-        same &= (theirs >= begin[:, None]) & (theirs < self.ends[document][:, None])
-        same &= codes.take(mine, mode="clip") == self.words.take(theirs, mode="clip")
-        middle = self.stride - 1
-        before = np.logical_and.accumulate(same[:, :middle][:, ::-1], axis=1).sum(axis=1)
-        after = np.logical_and.accumulate(same[:, middle:], axis=1).sum(axis=1)
-        runs = (at - before, at + after, document, place - at)
-        return tuple(column[after >= self.gram] for column in runs)
+    def _equal(
+        self, codes: NDArray[np.uint16], at: Ints, place: Ints, document: Ints, step: int
+    ) -> Ints:
+        """How many words are equal from there on, or back: what goes on for a stride is a gram."""
+        offsets = step * np.arange(self.stride - 1)
+        counts = np.zeros(len(at), np.int64)
+        for begin in range(0, len(at), _RUNS_AT_ONCE):
+            part = slice(begin, begin + _RUNS_AT_ONCE)
+            mine, theirs = at[part, None] + offsets, place[part, None] + offsets
+            same = (mine >= 0) & (mine < len(codes))
+            same &= theirs >= self._begins[document[part], None]
+            same &= theirs < self.ends[document[part], None]
+            same &= codes.take(mine, mode="clip") == self.words.take(theirs, mode="clip")
+            counts[part] = np.logical_and.accumulate(same, axis=1).sum(axis=1)
+        return counts
 
     def _packages_at(self, runs: Runs, length: int) -> Ints:
         """In how many packages each of a text's words stands as part of a run [T]."""
