@@ -11,7 +11,7 @@ namespace tsc {
 
 namespace {
 
-constexpr int kChunk = 256;       // rows that pass through the layers together
+constexpr int kChunk = 512;       // rows that pass through the layers together
 constexpr int kAttentionRows = 96;  // queries that share a page's keys while these are in cache
 // Rows a power of two apart would meet in the same few cache sets: a line more between them.
 constexpr int kLine = 64;

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <vector>
 
 #include "instruction_sets.h"
@@ -13,24 +15,27 @@
 
 namespace tsc {
 
-// Aligned memory, zeroed.
+// Aligned memory, zeroed: by calloc, which knows that fresh pages from the system are zeros.
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(size_t count = 0) : data_(count ? allocate(count) : nullptr), size_(count) {}
+  explicit Buffer(size_t count = 0)
+      : memory_(count ? std::calloc(count * sizeof(T) + kAlign, 1) : nullptr), size_(count) {
+    if (count && !memory_) throw std::bad_alloc();
+    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
+    data_ = reinterpret_cast<T*>((address + kAlign - 1) / kAlign * kAlign);
+  }
+  T* data() const { return data_; }
   size_t size() const { return size_; }
-  T* data() const { return data_.get(); }
   T& operator[](size_t index) const { return data_[index]; }
 
  private:
+  static constexpr size_t kAlign = 64;
   struct Free {
-    void operator()(T* memory) const { ::operator delete(memory, std::align_val_t(64)); }
+    void operator()(void* memory) const { std::free(memory); }
   };
-  static T* allocate(size_t count) {
-    void* memory = ::operator new(count * sizeof(T), std::align_val_t(64));
-    return static_cast<T*>(__builtin_memset(memory, 0, count * sizeof(T)));
-  }
-  std::unique_ptr<T[], Free> data_;
+  std::unique_ptr<void, Free> memory_;
+  T* data_;
   size_t size_;
 };
 
