@@ -71,26 +71,22 @@ Engine::Engine(const Plan& plan, const uint8_t* buffer, int threads,
   inner_ = Buffer<float>(kChunk * inner_stride_);
   const size_t queries = (size_t(kChunk) * config_.heads + kRows) * padded_head_;
   const size_t deepest = round_up(std::max(config_.width, config_.inner), kDepth);
+  const size_t numbers = kChunk * (deepest + kLine);  // of the operand, at its widest
   if (format_ == Format::f32) {
     f32_queries_ = Buffer<float>(queries);
-    operand_.stride = deepest;
-    operand_.f32 = Buffer<float>(kChunk * deepest);
+    operand_.f32 = Buffer<float>(numbers);
   } else {
     queries_ = Buffer<uint16_t>(queries);
-    operand_.stride = deepest + kLine / (format_ == Format::bf16 ? 2 : 1);
-    const size_t count = kChunk * operand_.stride;
-    if (format_ == Format::bf16) {
-      operand_.bf16 = Buffer<uint16_t>(count);
-    } else {
-      const size_t groups = deepest / kGroup;
-      operand_.i8 = Buffer<int8_t>(count);
-      operand_.scale = Buffer<float>(kChunk);
-      operand_.offset = Buffer<int32_t>(kChunk);
-      operand_.group_sum = Buffer<int32_t>(kChunk * groups);
-      operand_.rounded = {operand_.i8.data(),     operand_.stride,
-                          operand_.scale.data(),  operand_.offset.data(),
-                          operand_.group_sum.data(), groups};
-    }
+  }
+  if (format_ == Format::bf16) operand_.bf16 = Buffer<uint16_t>(numbers);
+  if (format_ == Format::i8 || format_ == Format::i4) {
+    const size_t groups = deepest / kGroup;
+    operand_.i8 = Buffer<int8_t>(numbers);
+    operand_.scale = Buffer<float>(kChunk);
+    operand_.offset = Buffer<int32_t>(kChunk);
+    operand_.group_sum = Buffer<int32_t>(kChunk * groups);
+    operand_.rounded = {operand_.i8.data(),     0, operand_.scale.data(), operand_.offset.data(),
+                        operand_.group_sum.data(), groups};
   }
   for (int thread = 0; thread < pool_.threads(); thread++) {
     Scratch scratch;
@@ -256,8 +252,15 @@ void Engine::embed(const std::vector<Row>& rows) {
   });
 }
 
+// Rows of the operand lie as close as their depth allows: fewer pages for tiles to reach into.
+void Engine::shape_operand(int depth) {
+  const int number = format_ == Format::f32 ? 4 : format_ == Format::bf16 ? 2 : 1;
+  operand_.stride = operand_.rounded.stride = depth + kLine / number;
+}
+
 // Norms the residual stream into the operand.
 void Engine::normalize(int rows, const float* weight, const float* bias) {
+  shape_operand(round_up(config_.width, kDepth));
   each_row(rows, [&](int r) {
     float* out = normed_.data() + r * width_stride_;
     kernels_.layer_norm(hidden_.data() + r * width_stride_, weight, bias, config_.epsilon,
@@ -283,6 +286,7 @@ void Engine::prepare(int r, const float* x, int depth) {
 }
 
 void Engine::prepare_all(int rows, const float* x, size_t stride, int depth) {
+  shape_operand(depth);
   each_row(rows, [&](int r) { prepare(r, x + r * stride, depth); });
 }
 
@@ -365,6 +369,7 @@ void Engine::logits(const std::vector<Row>& rows) {
       wanted.push_back(r);
     }
   if (!out) return;
+  shape_operand(head_.depth);
   each_row(static_cast<int>(wanted.size()), [&](int i) {
     float* normed = normed_.data() + i * width_stride_;
     kernels_.layer_norm(hidden_.data() + wanted[i] * width_stride_, last_norm_weight_,

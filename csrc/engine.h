@@ -128,6 +128,7 @@ class Engine {
   template <class Work>
   void each_row(int rows, Work&& work);
   void embed(const std::vector<Row>& rows);
+  void shape_operand(int depth);
   void normalize(int rows, const float* weight, const float* bias);
   void prepare(int row, const float* x, int depth);
   void prepare_all(int rows, const float* x, size_t stride, int depth);
