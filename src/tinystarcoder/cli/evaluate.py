@@ -29,7 +29,7 @@ from ..evaluation.parse_rate import MAX_CHARACTERS, Result, cut_prompts, greedy,
 from ..evaluation.problems import BENCHMARKS
 from ..evaluation.sandbox import Sandbox
 from ..evaluation.scoring import Run, runner
-from ..evaluation.suite import ON_FILES, TASKS, Settings, Subject, Suite
+from ..evaluation.suite import ON_FILES, SPECULATION, TASKS, Settings, Subject, Suite
 from ..pretrained import load
 
 
@@ -87,6 +87,10 @@ def all_(
             "without it, those on files.",
         ),
     ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="For speculation; without it, prompt lookup."),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples a problem.")] = 1,
     temperature: Annotated[float, typer.Option(help="0: greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw among those of this probability.")] = 1.0,
@@ -94,7 +98,9 @@ def all_(
         int | None, typer.Option(min=1, help="So many problems a benchmark, evenly spread.")
     ] = None,
     lines: Annotated[int, typer.Option(min=1, help="Lines that line-match masks.")] = 500,
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts of parse-rate.")] = 50,
+    prompts: Annotated[
+        int, typer.Option(min=1, help="Prompts of parse-rate and speculation.")
+    ] = 50,
     seed: Annotated[int, typer.Option(help="Draws samples, and where files are cut.")] = 0,
     precision: Weights = "fp32",
     score: Annotated[
@@ -125,6 +131,8 @@ def all_(
             suite.bits_per_byte(name)
         elif name == "parse-rate":
             suite.parse_rate()
+        elif name == SPECULATION:
+            suite.speculation(draft)
         else:
             chosen = suite.task(name, path)
             written = suite.generate(chosen)

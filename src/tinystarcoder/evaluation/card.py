@@ -33,6 +33,7 @@ DATASETS = {
     "middles": ("held-out", "middles of held-out files"),
     "parse-rate": ("held-out", "completions in held-out files"),
     "line-match": ("held-out", "one line masked in held-out files"),
+    "speculation": ("held-out", "speculation in held-out files"),
 }
 
 

@@ -18,8 +18,9 @@ from .statistics import Estimate, difference, ratio
 
 Report = dict[str, Any]
 
-# What fewer is better of; all others are shares, from 0 to 1.
+# What fewer is better of, and what is so many times; all others are shares, from 0 to 1.
 BITS = ("bits-per-byte", "prefix only", "psm", "spm")
+TIMES = ("tokens a pass", "speed-up")
 
 
 def read_scores(folder: Path) -> Iterator[tuple[journal.Record, list[journal.Record]]]:
@@ -78,8 +79,10 @@ def rows(report: Report) -> Iterator[tuple[str, str, int, Estimate]]:
 
 
 def figure(metric: str, value: float) -> str:
-    """Bits with four digits, shares in percent."""
-    return f"{value:.4f}" if metric in BITS else f"{100 * value:.1f}%"
+    """Bits with four digits, times with two, shares in percent."""
+    if metric in BITS:
+        return f"{value:.4f}"
+    return f"{value:.2f}" if metric in TIMES else f"{100 * value:.1f}%"
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -145,7 +148,7 @@ def _signed(metric: str, value: float) -> str:
 def plot(report: Report) -> dict[str, str]:
     """``shares`` and ``bits``, each an SVG, where there is anything to show."""
     found = [(f"{task}: {metric}", metric, e) for task, metric, _, e in rows(report)]
-    shares = [(label, m, e) for label, m, e in found if m not in BITS]
+    shares = [(label, m, e) for label, m, e in found if m not in (*BITS, *TIMES)]
     bits = [(label, m, e) for label, m, e in found if m in BITS]
     plots = {"shares": (shares, 1.0), "bits": (bits, max([e.high for *_, e in bits], default=0))}
     return {name: _bars(bars, full) for name, (bars, full) in plots.items() if bars}

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..engine.packed_weights import Precision
 from ..errors import EvaluationError, MissingExtraError
 from ..generation.sampling import SamplingOptions
-from ..pretrained import load
+from ..pretrained import Model, load
 from .bits_per_byte import MIDDLES, Encoder, Score, Scorer, ScoringDecoder
 from .generators import FamilyModel, Generator
 from .held_out import Source
@@ -22,10 +22,13 @@ from .journal import Journal, Record
 from .parse_rate import Complete, cut_prompts, greedy, judge
 from .problems import BENCHMARKS, Task, line_task, read_task
 from .scoring import Run, generate, score
+from .speculation import measure
 
 # Those that need held-out files.
 ON_FILES = ("bits-per-byte", "middles", "parse-rate", "line-match")
-TASKS = (*ON_FILES, *BENCHMARKS)
+# With a draft model, or by prompt lookup without one.
+SPECULATION = "speculation"
+TASKS = (*ON_FILES, *BENCHMARKS, SPECULATION)
 
 # Takes a description, how many, and what comes; passes it on and shows how far it is.
 Watch = Callable[[str, int, Iterable[Record]], Iterable[Record]]
@@ -187,6 +190,29 @@ class Suite:
                 yield journal.records[item]
 
         self._exhaust("parse-rate", len(prompts), records())
+
+    def speculation(self, draft: str | None) -> None:
+        """Greedy, 128 tokens a prompt; by the model ``draft`` or, with None, prompt lookup."""
+        settings, sources = self._settings, self._need_sources(SPECULATION)
+        prompts = cut_prompts(sources, settings.prompts, settings.seed)
+        protocol = {"seed": settings.seed, "prompts": settings.prompts, "draft": draft}
+        journal = self._scores(SPECULATION, protocol)
+        options = SamplingOptions(max_tokens=128)
+
+        def records() -> Iterator[Record]:
+            model: Model | None = None
+            for prompt in prompts:
+                item = f"{prompt.source}: {prompt.path}:{prompt.line}"
+                if item not in journal.records:
+                    model = model or load(
+                        self._subject.name, precision=self._subject.precision, draft=draft
+                    )
+                    assert model.new_drafter is not None
+                    metrics = measure(model, model.new_drafter, prompt.text, options)
+                    journal.append({"id": item, "metrics": metrics})
+                yield journal.records[item]
+
+        self._exhaust(SPECULATION, len(prompts), records())
 
     def _scores(self, name: str, protocol: Record) -> Journal:
         header = self._header(name, protocol) | {"sources": [s.name for s in self._sources]}
