@@ -105,7 +105,9 @@ def index(
     The full one finds every span and is about half of the corpus's size.
     """
     documents = read_documents(corpus)
-    with progress_bar() as bar, tempfile.TemporaryDirectory(dir=_beside(output)) as folder:
+    # A compact index is made from a full one, whose files are still mapped when it goes.
+    temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with progress_bar() as bar, temporary as folder:
         task = bar.add_task("documents", total=read_manifest(corpus)["totals"]["files"])
         full = build_full(
             documents,
@@ -120,12 +122,6 @@ def index(
             said = f"spans of {full.at_least} words and more"
     size = sum(file.stat().st_size for file in output.iterdir())
     typer.echo(f"{output}: {size / 1e6:.1f} MB, {said} of {len(full.words)}")
-
-
-def _beside(output: Path) -> Path:
-    """The folder that an output is made in: there is room where it goes."""
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    return output.absolute().parent
 
 
 def notice(
