@@ -1,5 +1,7 @@
 """What is seen of a run: a record a step in ``log.jsonl``, and a line on the terminal.
 
+Where ``tensorboard`` is installed, the same numbers are written for it too.
+
 A record is written when its step is done, so a run that was killed may have told of
 steps that no checkpoint has seen; those lines are cut before it goes on.
 """
@@ -31,9 +33,12 @@ class RunLog:
             disable=silent,
         )
         self._task = self._bar.add_task(name, total=steps, status="")
+        self._step = 0
+        self._events: Any = None
 
     def __enter__(self) -> "RunLog":
         self._bar.start()
+        self._events = None if self._silent else _events(self._path.parent, self._step)
         return self
 
     def __exit__(
@@ -43,6 +48,8 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+        if self._events:
+            self._events.close()
 
     def write(self, record: dict[str, Any]) -> None:
         """Adds a step's record. Raises TrainingError where it cannot be written."""
@@ -55,10 +62,14 @@ class RunLog:
             raise TrainingError(
                 f"{self._path}: cannot be written: {error}; checkpoints are intact"
             ) from error
+        if self._events:
+            for name in record.keys() - {"step"}:
+                self._events.add_scalar(name, record[name], record["step"])
         self._bar.update(self._task, completed=record["step"], status=_status(record))
 
     def cut(self, step: int) -> None:
         """Forgets what the log says of steps after ``step``."""
+        self._step = step
         if self._silent or not self._path.exists():
             return
         kept = []
@@ -69,6 +80,15 @@ class RunLog:
             except (ValueError, KeyError):  # What was being written when the run was killed.
                 continue
         files.write_atomically(self._path, "".join(kept).encode())
+
+
+def _events(output: Path, step: int) -> Any:
+    """TensorBoard's writer, which forgets steps after ``step``; None where it is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(output), purge_step=step + 1)
 
 
 def _status(record: dict[str, Any]) -> str:
