@@ -1,5 +1,6 @@
 """Every recipe that ships, started for two steps; the large ones without memory or data."""
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,3 +107,18 @@ def test_the_recipe_fine_tunes_as_the_command_does():
     recipe = Recipe.read(RECIPES / "finetune.toml")
     assert recipe.optimizer == finetune.OPTIMIZER
     assert recipe.schedule.shape == "linear"
+
+
+def test_the_benchmarks_contenders_are_recipes_that_differ():
+    path = RECIPES.parent / "benchmarks" / "training" / "time_to_loss.py"
+    spec = importlib.util.spec_from_file_location("time_to_loss", path)
+    assert spec and spec.loader
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    shared = dict.fromkeys(("data.train", "data.tokenizer", "data.validation"), "tokens")
+    made = [
+        (benchmark.recipe(changes, tokens, shared), tokens)
+        for _, changes, tokens in benchmark.contenders(1_000_000)
+    ]
+    assert all(abs(recipe.total_tokens() / tokens - 1) < 0.02 for recipe, tokens in made)
+    assert len({repr(recipe) for recipe, _ in made}) == len(made) == 11
