@@ -1,0 +1,58 @@
+"""One command for all of it: python -m benchmarks.engine [MEASURE …] --peers HOME --output NAME.
+
+Runs the named measures, or all. What an earlier run wrote under the same name
+stays, but for the measures that are run again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from .measures import MEASURES, Bench
+from .report import as_json, markdown
+
+HERE = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=", ".join(MEASURES))
+    parser.add_argument(
+        "--peers", type=Path, default=HERE / "peers.d", help="made by benchmarks/peers"
+    )
+    parser.add_argument(
+        "--models", type=Path, help="where the models lie; by default under --peers"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "engine")
+    parser.add_argument("--prepare", action="store_true", help="make the models, measure nothing")
+    options = parser.parse_args()
+    if unknown := set(options.measures) - set(MEASURES):
+        parser.error(f"no such measure: {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+    folder = options.models or options.peers / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options.peers, folder, options.threads, options.rounds)
+    if options.prepare:
+        bench.prepare()
+        return
+    for name in options.measures or MEASURES:
+        MEASURES[name](bench)
+        _write(bench, options.output)
+
+
+def _write(bench: Bench, output: Path) -> None:
+    """After each measure, so that one that hangs or fails costs itself alone."""
+    result = as_json(bench)
+    data, page = output.with_suffix(".json"), output.with_suffix(".md")
+    if data.exists():
+        earlier = json.loads(data.read_text())
+        for part in ("found", "versions", "absent"):
+            result[part] = {**earlier[part], **result[part]}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    data.write_text(json.dumps(result, indent=1) + "\n")
+    page.write_text(markdown(result))
+
+
+if __name__ == "__main__":
+    main()
