@@ -1,12 +1,12 @@
 """Samples a second of ``evaluate``'s generation beside a plain loop over transformers' generate.
 
-    python benchmarks/evaluate.py HumanEval.jsonl.gz --preset tiny --problems 4
+    python benchmarks/evaluate.py HumanEval.jsonl.gz TOKENIZER --preset tiny --problems 4
 
 Random weights of the preset (tiny: 164,144,128 parameters) in float32 and the vocabulary
-of nano, written to a temporary folder that both sides load; greedy, a fixed number of
-tokens each, since random weights never end. transformers runs the checkpoint's
-float32; ours its precisions in turn. The first sample of each side warms up and
-is not counted.
+in the folder TOKENIZER, of the preset's size, written to a temporary folder that both
+sides load; greedy, a fixed number of tokens each, since random weights never end.
+transformers runs the checkpoint's float32; ours its precisions in turn. The first
+sample of each side warms up and is not counted.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import os
 import platform
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +25,13 @@ from tinystarcoder.evaluation.suite import Subject
 from tinystarcoder.generation.sampling import SamplingOptions
 from tinystarcoder.model import checkpoint
 from tinystarcoder.model.config import PRESETS
-from tinystarcoder.pretrained import load
+from tinystarcoder.tokenizer import Tokenizer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path)
+    parser.add_argument("tokenizer", type=Path)
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--problems", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=64)
@@ -41,7 +41,7 @@ def main() -> None:
     prompts = [p.prefix for p in read_task("human-eval", options.file).problems]
     prompts = prompts[: options.problems + 1]
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), options.preset)
+        write(Path(folder), options.preset, options.tokenizer)
         sides = [("transformers fp32", Subject(f"transformers:{folder}"))]
         sides += [(f"evaluate {p}", Subject(folder, p)) for p in options.precision]
         rates = [(name, rate(subject, prompts, options.tokens)) for name, subject in sides]
@@ -53,15 +53,14 @@ def main() -> None:
         print(f"{name:20} {found:7.3f} samples/s  {found / rates[0][1]:5.2f}x")
 
 
-def write(folder: Path, preset: str) -> None:
-    rng, tokenizer = np.random.default_rng(0), load("nano").tokenizer
-    config = replace(PRESETS[preset])
+def write(folder: Path, preset: str, tokenizer: Path) -> None:
+    rng, config = np.random.default_rng(0), PRESETS[preset]
     tensors = {
         name: rng.normal(0, config.initializer_range, shape).astype(np.float32)
         for name, shape in config.shapes().items()
     }
     checkpoint.write(folder, config, tensors)
-    tokenizer.save(folder)
+    Tokenizer.from_folder(tokenizer).save(folder)
 
 
 def rate(subject: Subject, prompts: list[str], tokens: int) -> float:
