@@ -187,7 +187,7 @@ class Tokenizer:
 
     def spellable(self, text: str) -> str:
         """The text with U+FFFD for the characters that the vocabulary cannot spell."""
-        return self._unspellable.sub(_REPLACEMENT, text)
+        return text if text.isascii() else self._unspellable.sub(_REPLACEMENT, text)
 
 
 class IncrementalDecoder:

@@ -24,7 +24,7 @@ try:
 except ModuleNotFoundError:
     fastokens = None
 
-CHECK_EVERY = 64
+CHECK_EVERY = 256
 
 Ids = NDArray[np.uint32]
 

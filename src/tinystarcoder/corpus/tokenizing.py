@@ -8,7 +8,7 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import attrgetter
 from pathlib import Path
 
@@ -63,9 +63,15 @@ class Tokenization:
 
 
 def _tokenize(job: Tokenization, task: int) -> None:
-    encode = BulkEncoder(Tokenizer.from_folder(job.tokenizer), job.check_every)
     documents = read_shard(job.corpus / job.shards[task])
+    encode = _encoder(job.work, job.tokenizer, job.check_every)
     write_piece(batches(documents), encode, job.work, task)
+
+
+@lru_cache(maxsize=1)
+def _encoder(_: Path, tokenizer: Path, check_every: int) -> BulkEncoder:
+    """One for all tasks of a worker; another where the vocabulary, which names ``work``, is."""
+    return BulkEncoder(Tokenizer.from_folder(tokenizer), check_every)
 
 
 def _index(job: Tokenization, _: int) -> None:
