@@ -44,8 +44,8 @@ from .trainer import Trainer
 HELD_OUT = 0.1
 MAX_CONTEXT = 1024
 
-# A tenth of the rates that nano was trained with from nothing: docs/log.md.
-OPTIMIZER = OptimizerRecipe(kind="muon", lr=6e-4, muon_lr=0.002)
+# A third of the rates that nano was trained with from nothing: docs/log.md.
+OPTIMIZER = OptimizerRecipe(kind="muon", lr=2e-3, muon_lr=0.006)
 # Adapters begin at zero and have few weights: they take, and need, higher rates.
 LORA_OPTIMIZER = OptimizerRecipe(kind="adamw", lr=2e-3)
 _LORA_TARGETS = ["c_attn", "c_proj", "c_fc"]
