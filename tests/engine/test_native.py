@@ -217,7 +217,7 @@ class TestCache:
     def test_packs_once(self, model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         expected = self.logits(model)
         assert len(list(cache.iterdir())) == 1
-        monkeypatch.setattr(packed_weights, "pack", None)
+        monkeypatch.setattr(packed_weights, "_pack", None)
         np.testing.assert_array_equal(self.logits(model), expected)
 
     def test_maps_where_memory_is_short(

@@ -79,36 +79,30 @@ def packed(checkpoint: Checkpoint, precision: Precision, layout: "_native.Plan")
     Where the cache cannot be written, with a warning, in memory alone. Raises
     CheckpointError for weights that are not finite.
     """
+    own: Bytes | None = None
     folder = cache_folder()
     try:
         name = _key(checkpoint, precision, folder / "sources")
         path = folder / "packed" / f"{name}.bin"
-        found = _open(path, name, layout.bytes)
-        if found is not None:
+        if (found := _open(path, name, layout.bytes)) is not None:
             return found
+        own = _pack(checkpoint, layout)
         with files.atomic_file(path) as stream:
-            stream.truncate(_HEADER_BYTES + layout.bytes)
-            mapped = np.memmap(stream, np.uint8, "r+", _HEADER_BYTES, (layout.bytes,))
-            pack(checkpoint, layout, mapped)
-            stream.seek(0)
-            stream.write(_header(name, mapped))
-            del mapped
-        found = _open(path, name, layout.bytes)
-        if found is not None:
-            return found
+            stream.write(_header(name, own))
+            stream.write(own.data)
+        if not _large_pages_pay(layout.bytes):
+            own = _map(path, layout.bytes)
     except OSError as error:
         warnings.warn(
             f"packed weights are not kept: {error}; TINYSTARCODER_CACHE may name another folder",
             stacklevel=2,
         )
-    own = _memory(layout.bytes)
-    own[:] = 0
-    pack(checkpoint, layout, own)
-    return own
+    return _pack(checkpoint, layout) if own is None else own
 
 
-def pack(checkpoint: Checkpoint, layout: "_native.Plan", buffer: Bytes) -> None:
-    """Packs every tensor into ``layout.bytes`` bytes of zeros."""
+def _pack(checkpoint: Checkpoint, layout: "_native.Plan") -> Bytes:
+    buffer = _memory(layout.bytes)
+    buffer[:] = 0  # Between entries too: the file has the same bytes each time.
     for index, (weight, bias) in enumerate(layout.entries):
         try:
             _native.pack(
@@ -120,6 +114,7 @@ def pack(checkpoint: Checkpoint, layout: "_native.Plan", buffer: Bytes) -> None:
             )
         except ValueError as error:
             raise CheckpointError(f"{checkpoint.folder}: {error}") from error
+    return buffer
 
 
 def cache_folder() -> Path:
