@@ -103,3 +103,21 @@ def test_files_that_are_missing(run: Path, tmp_path: Path) -> None:
         read_run(run, evaluation=tmp_path)
     with pytest.raises(EvaluationError, match=r"manifest\.json: is not there"):
         read_run(run, corpus=tmp_path)
+
+
+def test_a_report_that_is_none(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"left_to_right": 1}')
+    with pytest.raises(EvaluationError, match=r"is no report\.json of tinystarcoder evaluate"):
+        read_run(run, evaluation=tmp_path)
+
+
+def test_snippets_run(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One after the other in one session, as a reader would; the second uses the first's names."""
+    labels = Labels("tiny", checkpoint=str(tiny_checkpoint))
+    tokens = MarkdownIt("commonmark").parse(card(read_run(tiny_checkpoint), labels))
+    names: dict[str, Any] = {}
+    for token in tokens:
+        if token.type == "fence" and token.info == "python":
+            exec(compile(token.content, "<card>", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "def print_hello_world():" in printed and "<fim_middle>" in printed

@@ -30,6 +30,7 @@ from ..evaluation.problems import BENCHMARKS
 from ..evaluation.sandbox import Sandbox
 from ..evaluation.scoring import Run, runner
 from ..evaluation.suite import ON_FILES, SPECULATION, TASKS, Settings, Subject, Suite
+from ..fim import Order
 from ..pretrained import load
 
 
@@ -103,6 +104,7 @@ def all_(
     ] = 50,
     seed: Annotated[int, typer.Option(help="Draws samples, and where files are cut.")] = 0,
     precision: Weights = "fp32",
+    order: Annotated[Order, typer.Option(help="In which infilling is asked.")] = "psm",
     score: Annotated[
         bool, typer.Option("--score/--no-score", help="Score the samples, or write them alone.")
     ] = True,
@@ -122,7 +124,7 @@ def all_(
     settings = Settings(samples, temperature, top_p, seed, limit, lines, prompts)
     settings.options()  # Complains before anything is read.
     found = list(read_sources(sources or []))
-    suite = Suite(Subject(model, precision), output, settings, found, _watch)
+    suite = Suite(Subject(model, precision, order), output, settings, found, _watch)
     run: Run | None = None
     if score and any(name in BENCHMARKS for name, _ in names):
         run = runner(Sandbox(unsafe=unsafe_no_sandbox), Limits(cpu_seconds, 5.0 * cpu_seconds))

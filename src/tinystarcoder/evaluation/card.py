@@ -80,11 +80,14 @@ def read_run(folder: Path, evaluation: Path | None = None, corpus: Path | None =
     for wanted, path in ((evaluation, report), (corpus, manifest)):
         if wanted and not path.exists():
             raise EvaluationError(f"{path}: is not there")
+    found = _read(report)
+    if found and "tasks" not in found:
+        raise EvaluationError(f"{report}: is no report.json of tinystarcoder evaluate")
     return Run(
         _read(model / "config.json"),
         training,
         _read(manifest),
-        _read(report),
+        found,
         frozenset(path.name for path in folder.iterdir()),
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..engine.packed_weights import Precision
 from ..errors import EvaluationError, MissingExtraError
+from ..fim import Order
 from ..generation.sampling import SamplingOptions
 from ..pretrained import Model, load
 from .bits_per_byte import MIDDLES, Encoder, Score, Scorer, ScoringDecoder
@@ -62,9 +63,9 @@ class Subject:
     ``openai:URL``, with ``#MODEL`` where the server wants a name.
     """
 
-    def __init__(self, name: str, precision: Precision = "fp32") -> None:
-        """``precision``: of a model of this family, in memory."""
-        self.name, self.precision = name, precision
+    def __init__(self, name: str, precision: Precision = "fp32", order: Order = "psm") -> None:
+        """``precision`` in memory and ``order`` of infilling: of a model of this family."""
+        self.name, self.precision, self.order = name, precision, order
         self._kind, _, self._where = name.partition(":")
 
     @cached_property
@@ -83,7 +84,7 @@ class Subject:
             url, _, model = self._where.partition("#")
             return ServerModel(url, self._kind, model), None, None, None  # type: ignore[arg-type]
         own = load(self.name, precision=self.precision)
-        return FamilyModel(own), own.decoder, own.tokenizer, greedy(own, 64)
+        return FamilyModel(own, self.order), own.decoder, own.tokenizer, greedy(own, 64)
 
     @property
     def generator(self) -> Generator:
@@ -131,8 +132,10 @@ class Suite:
     def generate(self, task: Task) -> Journal:
         """The samples; those that are there already are kept."""
         settings = self._settings
-        protocol = {"samples": settings.samples, "temperature": settings.temperature}
+        protocol: Record = {"samples": settings.samples, "temperature": settings.temperature}
         protocol |= {"top_p": settings.top_p, "seed": settings.seed, "max_tokens": task.max_tokens}
+        if any(problem.suffix is not None for problem in task.problems):
+            protocol["order"] = self._subject.order
         header = self._header(task.name, protocol) | {"problems": task.checksum()}
         journal = Journal(self._output / "samples" / f"{task.name}.jsonl", header)
         if len(journal.records) < len(task.problems):
