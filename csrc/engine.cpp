@@ -13,6 +13,8 @@ namespace {
 
 constexpr int kChunk = 512;       // rows that pass through the layers together
 constexpr int kAttentionRows = 96;  // queries that share a page's keys while these are in cache
+// From so many rows on, 4-bit weights are widened once instead of for every few of them.
+constexpr int kWidenRows = 8;
 // Rows a power of two apart would meet in the same few cache sets: a line more between them.
 constexpr int kLine = 64;
 
@@ -307,8 +309,7 @@ void Engine::linear_block(const Matrix& matrix, int block, int rows, Finish fini
   // Where the output ends inside this block, it takes a detour. Only logits do: they are stored.
   const int columns = static_cast<int>(std::min<size_t>(kBlock, stride - block * kBlock));
   const bool whole = columns == kBlock;
-  // Many rows: 4-bit weights are widened once instead of for every few rows.
-  const bool widen = matrix.format == Format::i4 && rows > 8;
+  const bool widen = matrix.format == Format::i4 && rows > kWidenRows;
   if (widen) kernels_.widen_i4(weights, matrix.depth, scratch.widened.data());
   for (int first = 0; first < rows; first += kRows) {
     const int some = std::min(kRows, rows - first);
