@@ -25,7 +25,7 @@ th, td { text-align: left; padding: .15rem .8rem .15rem 0; vertical-align: top; 
 th { border-bottom: 1px solid #ccd3dd; }
 td { overflow-wrap: anywhere; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-svg { display: block; width: 100%; max-width: 52rem; height: auto; }
+svg { display: block; width: 100%; max-width: 52rem; height: auto; margin: 1rem 0; }
 svg text { font: 12px system-ui, sans-serif; fill: #1c2330; }
 svg rect { fill: #3d6fb6; }
 """
