@@ -54,6 +54,7 @@ RESERVED = {
     "fastokens": ("corpus/bulk_encoding.py",),
     "datatrove": ("corpus/cluster.py",),
     "typer": ("cli/",),
+    "jedi": ("evaluation/peers/",),
     "huggingface_hub": ("hub.py", "evaluation/card.py"),
     "starlette": ("serving/",),
     "uvicorn": ("cli/serve.py",),
