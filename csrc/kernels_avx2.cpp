@@ -15,9 +15,9 @@ typedef int32_t vi __attribute__((vector_size(4 * kWidth)));
 inline vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 inline vf maximum(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 inline vf minimum(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+inline vf bounded(vf x) { return minimum(vf{} + 127.0f, maximum(vf{} + kLowestPower, x)); }
 inline vf nearest(vf x) {
-  const vf bounded = minimum(vf{} + 127.0f, maximum(vf{} + kLowestPower, x));
-  return (vf)_mm256_round_ps((__m256)bounded, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return (vf)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 inline vf reciprocal(vf x) { return 1.0f / x; }
 inline vi maximum(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }

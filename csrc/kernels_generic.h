@@ -207,8 +207,8 @@ enum class Exactness { full, rough };
 // 2^x, 0 where float32 has no normal numbers left. A NaN stays one.
 template <Exactness E>
 inline vf exp2_of(vf x) {
-  const vf whole = nearest(x);  // bounded, where scale2 asks for it
-  const vf f = x - whole;
+  const vf y = bounded(x);  // to what scale2 can do
+  const vf whole = nearest(y), f = y - whole;
   vf p;
   if (E == Exactness::full) {
     p = splat(1.535336188319500e-4f);  // Cephes

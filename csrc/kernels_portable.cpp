@@ -13,10 +13,9 @@ typedef int32_t vi __attribute__((vector_size(4 * kWidth)));
 inline vf fma(vf a, vf b, vf c) { return a * b + c; }
 inline vf maximum(vf a, vf b) { return a > b ? a : b; }
 inline vf minimum(vf a, vf b) { return a < b ? a : b; }
-inline vf nearest(vf x) {  // adding 1.5 * 2^23 rounds to a whole number
-  const vf bounded = minimum(vf{} + 127.0f, maximum(vf{} + kLowestPower, x));
-  return (bounded + 12582912.0f) - 12582912.0f;
-}
+inline vf bounded(vf x) { return minimum(vf{} + 127.0f, maximum(vf{} + kLowestPower, x)); }
+// Adding 1.5 * 2^23 rounds to a whole number.
+inline vf nearest(vf x) { return (x + 12582912.0f) - 12582912.0f; }
 inline vf reciprocal(vf x) { return 1.0f / x; }
 inline vi maximum(vi a, vi b) { return a > b ? a : b; }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
 
 namespace tsc {
@@ -157,9 +158,14 @@ void pack_matrix(const Entry& entry, const float* weight, const float* bias, uin
   const int blocks = (entry.out + kBlock - 1) / kBlock;
   const int threads = std::clamp<int>(std::thread::hardware_concurrency(), 1, blocks);
   std::vector<std::thread> helpers;
-  for (int i = 0; i < threads; i++)
-    helpers.emplace_back(pack_blocks, entry, weight, bias, to, blocks * i / threads,
-                         blocks * (i + 1) / threads);
+  for (int i = 0; i < threads; i++) {
+    const int first = blocks * i / threads, last = blocks * (i + 1) / threads;
+    try {
+      helpers.emplace_back(pack_blocks, entry, weight, bias, to, first, last);
+    } catch (const std::system_error&) {  // no more threads from the system
+      pack_blocks(entry, weight, bias, to, first, last);
+    }
+  }
   for (std::thread& helper : helpers) helper.join();
 }
 

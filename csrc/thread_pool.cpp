@@ -1,5 +1,7 @@
 #include "thread_pool.h"
 
+#include <system_error>
+
 #if defined(_WIN32)
 #include <process.h>
 #else
@@ -13,7 +15,7 @@ namespace tsc {
 
 namespace {
 
-constexpr int kSpins = 2000;  // some 50 microseconds: longer than the gap between two loops
+constexpr int kSpins = 2000;  // some 100 microseconds: longer than the gap between two loops
 
 void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -56,9 +58,12 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::start() {
   shared_ = std::make_unique<Shared>();
   shared_->process = process_id();
-  for (int thread = 1; thread < threads_; thread++) {
-    Shared& shared = *shared_;
-    shared.workers.emplace_back([this, &shared, thread] { work(shared, thread); });
+  Shared& shared = *shared_;
+  try {
+    for (int thread = 1; thread < threads_; thread++)
+      shared.workers.emplace_back([this, &shared, thread] { work(shared, thread); });
+  } catch (const std::system_error&) {
+    // The system gives no more threads: those that there are do all the work.
   }
 }
 

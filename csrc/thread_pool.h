@@ -1,7 +1,7 @@
 // Threads that share a loop's items, tuned for loops of a few microseconds.
 //
 // The caller works too and never waits for a thread that has not begun. Between loops threads spin
-// for some microseconds and then sleep: an idle engine uses no processor.
+// for a tenth of a millisecond and then sleep: an idle engine uses no processor.
 #pragma once
 
 #include <atomic>

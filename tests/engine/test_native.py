@@ -76,7 +76,9 @@ def expected(decoders: list[NativeDecoder]) -> Logits:
     """Logits of IDS, ``[T, V]``, token by token on one thread."""
     decoder = decoders[0]
     slot = decoder.allocate()
-    return np.stack([decoder.extend(slot, [token_id]) for token_id in IDS])
+    logits = np.stack([decoder.extend(slot, [token_id]) for token_id in IDS])
+    assert np.isfinite(logits).all()  # Two NaNs would pass for equal.
+    return logits
 
 
 class TestSameBits:
@@ -153,18 +155,19 @@ def test_integer_sums_do_not_depend_on_the_instruction_set(folder: Path, isa: st
 NANO_ERRORS: dict[Precision, tuple[float, float]] = {
     "fp32": (1e-3, 1e-4),
     "bf16": (0.6, 0.03),
-    "int8": (2.1, 0.18),
+    "int8": (3.0, 0.18),
     "int4": (10.0, 0.75),
 }
 
 
+@pytest.mark.parametrize("isa", instruction_sets())
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_nano_in_each_precision(precision: Precision) -> None:
+def test_nano_in_each_precision(precision: Precision, isa: str) -> None:
     folder = locate("nano")
     opened = Checkpoint.open(folder)
     text = Path(native_decoder.__file__).read_text(encoding="utf-8")
-    ids = Tokenizer.from_folder(folder).encode(text)[:512]
-    decoder, reference = NativeDecoder(opened, precision), NumpyDecoder(opened)
+    ids = Tokenizer.from_folder(folder).encode(text)[:256]
+    decoder, reference = NativeDecoder(opened, precision, isa=isa), NumpyDecoder(opened)
     found = decoder.extend(decoder.allocate(), ids, all_logits=True)
     difference = np.abs(found - reference.extend(reference.allocate(), ids, all_logits=True))
     largest, mean = NANO_ERRORS[precision]
