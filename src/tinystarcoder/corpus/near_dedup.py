@@ -203,7 +203,7 @@ def _eight_bytes(
     """
     shift = (places & 7).astype(np.uint64) << np.uint64(3)
     aligned = places >> 3
-    eight = padded[aligned] >> shift
+    eight: NDArray[np.uint64] = padded[aligned] >> shift
     # In two steps: a shift by 64 would shift by nothing.
     eight |= padded[aligned + 1] << np.uint64(1) << (np.uint64(63) - shift)
     eight &= _MASKS[np.minimum(lengths, 8)]

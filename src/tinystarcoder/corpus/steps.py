@@ -123,6 +123,8 @@ _job_of_worker: Any = None
 def _prepare_worker(job: Any) -> None:
     global _job_of_worker
     _job_of_worker = job
+    # A worker is a core; libraries in Rust would take all of them, in every worker.
+    os.environ.setdefault("RAYON_NUM_THREADS", "1")
     Thread(target=_leave_with_parent, daemon=True).start()
 
 
