@@ -21,6 +21,8 @@ from . import workloads
 from .peers import OURS, PEERS, AbsentError, Peer, Running, first_token, started
 
 Figures = dict[str, list[float]]
+# What one engine is asked in a round; None where the measure is not for it.
+Measure = Callable[[Running], float | None]
 
 
 class Bench:
@@ -49,7 +51,7 @@ class Bench:
     def rounds_of(
         self,
         names: tuple[str, ...],
-        measures: dict[str, Callable[[Running], float]],
+        measures: dict[str, Measure],
         context: int = 4352,
         rounds: int | None = None,
     ) -> None:
@@ -80,7 +82,7 @@ class Bench:
         self,
         engine: Running,
         name: str,
-        measure: Callable[[Running], float],
+        measure: Measure,
         running: list[Running],
         *,
         is_warm_up: bool,
@@ -94,7 +96,7 @@ class Bench:
             if "process ended" in str(error):
                 running.remove(engine)
             return
-        if not is_warm_up:
+        if value is not None and not is_warm_up:
             self.add(name, engine.peer.name, value)
 
 
@@ -107,21 +109,20 @@ def ids(number: int, seed: int = 0) -> list[int]:
 def decode(bench: Bench) -> None:
     """Tokens a second, 128 after 128; and the limit: weights in one stream."""
     tokens = 128
+    # What a token of the 164M model reads: every matrix, a byte a weight.
+    megabytes = (164_144_128 - 8192 * 768) / 1e6
 
     def rate(engine: Running) -> float:
-        return (tokens - 1) / float(engine.ask("decode", prompt=ids(128), tokens=tokens)["seconds"])
+        return _decoding(engine, 128, tokens)
+
+    def limit(engine: Running) -> float | None:
+        if engine.peer.name != f"{OURS} int8":
+            return None
+        answer = engine.ask("stream", megabytes=megabytes, threads=bench.threads)
+        return float(answer["bytes_per_second"]) / (megabytes * 1e6)
 
     everyone = tuple(peer.name for peer in PEERS)
-    bench.rounds_of(everyone, {"decode 128 after 128": rate})
-    ours = next(peer for peer in PEERS if peer.name == f"{OURS} int8")
-    with started(ours, bench.home, bench.folder) as engine:
-        # What a token of the 164M model reads: every matrix, a byte a weight.
-        megabytes = (164_144_128 - 8192 * 768) / 1e6
-        for _ in range(3):
-            answer = engine.ask("stream", megabytes=megabytes, threads=bench.threads)
-            bench.add(
-                "streaming limit, 8 bits", "limit", answer["bytes_per_second"] / megabytes / 1e6
-            )
+    bench.rounds_of(everyone, {"decode 128 after 128": rate, "streaming limit, 8 bits": limit})
 
 
 def decode_4k(bench: Bench) -> None:
@@ -139,7 +140,7 @@ def decode_4k(bench: Bench) -> None:
 
 def prefill(bench: Bench) -> None:
     """Prompt tokens a second, and the limit: int8 products and attention, by torch."""
-    measures: dict[str, Callable[[Running], float]] = {
+    measures: dict[str, Measure] = {
         f"prefill {length}": lambda engine, length=length: (  # type: ignore[misc]
             length / float(engine.ask("prefill", prompt=ids(length))["seconds"])
         )
@@ -172,7 +173,10 @@ def parallel(bench: Bench) -> None:
         return (tokens - 1) / float(engine.ask("decode", prompt=ids(128), tokens=tokens)["seconds"])
 
     names = (f"{OURS} int8", "llama.cpp Q8_0", "OpenVINO int8")
-    measures = {"8 sequences, 64 after 128 each": rate, "1 sequence, 64 after 128": alone}
+    measures: dict[str, Measure] = {
+        "8 sequences, 64 after 128 each": rate,
+        "1 sequence, 64 after 128": alone,
+    }
     bench.rounds_of(names, measures, rounds=3)
 
 

@@ -108,7 +108,7 @@ def _other_targets(
         return median(values) if values else None
 
     for measure, limit, engine, target in (
-        ("decode 128 after 128", "streaming limit, 8 bits", "limit", 0.8),
+        ("decode 128 after 128", "streaming limit, 8 bits", f"{OURS} int8", 0.8),
         ("prefill 512", "prefill limit 512", "int8 GEMM + attention", 0.7),
         ("prefill 2048", "prefill limit 2048", "int8 GEMM + attention", 0.7),
     ):
