@@ -22,10 +22,21 @@ inline vf scale2(vf value, vf power, vf) { return (vf)_mm512_scalef_ps((__m512)v
 inline vf reciprocal(vf x) { return (vf)_mm512_rcp14_ps((__m512)x); }  // to 6e-5
 inline vi maximum(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 
+// GCC 12 would take these three apart, number by number.
+inline vi widen_i8(const void* from) {
+  return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from));
+}
+inline void store_i8(void* to, vi x) {
+  _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x));
+}
+inline int32_t sum_of(vi x) { return _mm512_reduce_add_epi32((__m512i)x); }
+
 inline vi dot4(vi sum, vi weight, vi x) {
   return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)weight, (__m512i)x);
 }
 inline vi dot4_nibbles(vi sum, vi weight, vi x) { return dot4(sum, weight, x); }
+constexpr int kHighShift = 4;
+inline vi high_nibbles(vi pair) { return pair & (int)0xf0f0f0f0; }
 inline vf dot2(vf sum, vi weight, vi x) {
   return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)weight, (__m512bh)x);
 }

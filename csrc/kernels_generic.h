@@ -17,9 +17,7 @@ using tsc::RoundedRows;
 
 constexpr int kVectors = kBlock / kWidth;  // vectors that hold a block's 32 columns
 
-typedef uint32_t vu __attribute__((vector_size(4 * kWidth)));
-typedef uint16_t vu16 __attribute__((vector_size(2 * kWidth)));
-typedef int8_t vi8 __attribute__((vector_size(kWidth)));
+typedef int16_t vi16 __attribute__((vector_size(4 * kWidth)));
 
 template <class V>
 inline V load(const void* from) {
@@ -105,25 +103,27 @@ void rows_i4(const int8_t* a, size_t stride, const int32_t* group_sum, size_t gr
     block += 2 * kBlock;
     for (int half = 0; half < 2; half++) {
       const int start = k + half * kGroup;
-      vi group[R][kVectors];
-      // Nibbles are stored + 8.
+      // Two chains for each sum: of low nibbles, which are stored + 8, and of high ones, which may
+      // be left where they are, kHighShift bits too high.
+      vi low[R][kVectors], high[R][kVectors] = {};
       for (int r = 0; r < R; r++)
         for (int v = 0; v < kVectors; v++)
-          group[r][v] = splat(-8 * group_sum[r * groups + start / kGroup]);
+          low[r][v] = splat(-8 * group_sum[r * groups + start / kGroup]);
       for (int step = 0; step < kGroup; step += 8, block += 4 * kBlock)
         for (int v = 0; v < kVectors; v++) {
-          const vu pair = load<vu>(block + 4 * v * kWidth);
-          const vi low = (vi)(pair & 0x0f0f0f0fu), high = (vi)((pair >> 4) & 0x0f0f0f0fu);
+          const vi pair = load<vi>(block + 4 * v * kWidth);
+          const vi lows = pair & 0x0f0f0f0f, highs = high_nibbles(pair);
           for (int r = 0; r < R; r++) {
             const int8_t* x = a + r * stride + start + step;
-            group[r][v] = dot4_nibbles(group[r][v], low, splat(word(x)));
-            group[r][v] = dot4_nibbles(group[r][v], high, splat(word(x + 4)));
+            low[r][v] = dot4_nibbles(low[r][v], lows, splat(word(x)));
+            high[r][v] = dot4_nibbles(high[r][v], highs, splat(word(x + 4)));
           }
         }
       for (int v = 0; v < kVectors; v++) {
         const vi multiplier =
-            __builtin_convertvector(load<vi8>(multipliers + half * kBlock + v * kWidth), vi);
-        for (int r = 0; r < R; r++) sum[r][v] += multiplier * group[r][v];
+            widen_i8(multipliers + half * kBlock + v * kWidth);
+        for (int r = 0; r < R; r++)
+          sum[r][v] += multiplier * (low[r][v] + (high[r][v] >> kHighShift));
       }
     }
   }
@@ -141,10 +141,10 @@ template <int R>
 constexpr int at_most() {
   return R < kMostRows ? R : kMostRows;
 }
-template <class F>
+template <int Most = kMostRows, class F>
 inline void split_rows(int rows, F f) {
   int at = 0;
-  for (; rows - at >= kMostRows; at += kMostRows) f(at, Count<kMostRows>());
+  for (; rows - at >= Most; at += Most) f(at, Count<Most>());
   for (; rows - at >= at_most<4>(); at += at_most<4>()) f(at, Count<at_most<4>()>());
   for (; rows - at >= at_most<2>(); at += at_most<2>()) f(at, Count<at_most<2>()>());
   for (; rows - at >= 1; at += 1) f(at, Count<1>());
@@ -171,7 +171,7 @@ void product_i8(const RoundedRows& a, int first, const uint8_t* block, int depth
 }
 void product_i4(const RoundedRows& a, int first, const uint8_t* block, int depth, int rows,
                 int32_t* c) {
-  split_rows(rows, [&](int at, auto count) {
+  split_rows<at_most<4>()>(rows, [&](int at, auto count) {
     rows_i4<count.value>(a.data + (first + at) * a.stride, a.stride,
                          a.group_sum + (first + at) * a.groups, a.groups, block, depth,
                          c + at * kBlock);
@@ -179,22 +179,26 @@ void product_i4(const RoundedRows& a, int first, const uint8_t* block, int depth
 }
 
 void widen_i4(const uint8_t* block, int depth, uint8_t* out) {
+  // Two bytes of a word at a time, in 16 bits: (nibble - 8) * multiplier + 128 is 8 to 248.
   for (int k = 0; k < depth; k += kDepth) {
     const uint8_t* multipliers = block;
     block += 2 * kBlock;
-    for (int half = 0; half < 2; half++)
+    for (int half = 0; half < 2; half++) {
+      vi16 multiplier[kVectors], offset[kVectors];
+      for (int v = 0; v < kVectors; v++) {
+        const vi wide = widen_i8(multipliers + half * kBlock + v * kWidth);
+        multiplier[v] = (vi16)((wide & 0xffff) | (wide << 16));
+        offset[v] = 128 - 8 * multiplier[v];
+      }
       for (int step = 0; step < kGroup; step += 8, block += 4 * kBlock)
         for (int nibble = 0; nibble < 2; nibble++)
           for (int v = 0; v < kVectors; v++, out += 4 * kWidth) {
-            const vi multiplier =
-                __builtin_convertvector(load<vi8>(multipliers + half * kBlock + v * kWidth), vi);
-            const vu pair = load<vu>(block + 4 * v * kWidth);
-            const vi four = (vi)((nibble ? pair >> 4 : pair) & 0x0f0f0f0fu);
-            vi wide = {};
-            for (int byte = 0; byte < 4; byte++)
-              wide |= ((((four >> (8 * byte)) & 15) - 8) * multiplier + 128) << (8 * byte);
-            store(out, wide);
+            const vi pair = load<vi>(block + 4 * v * kWidth) >> (4 * nibble);
+            const vi16 even = (vi16)(pair & 0x000f000f) * multiplier[v] + offset[v];
+            const vi16 odd = (vi16)((pair >> 8) & 0x000f000f) * multiplier[v] + offset[v];
+            store(out, (vi)even | ((vi)odd << 8));
           }
+    }
   }
 }
 
@@ -359,12 +363,10 @@ void round_i8(const float* x, int padded, int8_t* out, float* scale, int32_t* of
     for (int i = group; i < group + kGroup; i += kWidth) {
       const vi rounded = bits(load<vf>(x + i) * inverse + magic) - bits(magic);
       sums += rounded;
-      store(out + i, __builtin_convertvector(rounded, vi8));
+      store_i8(out + i, rounded);
     }
-    int32_t sum = 0;
-    for (int i = 0; i < kWidth; i++) sum += sums[i];
-    group_sum[group / kGroup] = sum;
-    total += sum;
+    group_sum[group / kGroup] = sum_of(sums);
+    total += group_sum[group / kGroup];
   }
   *offset = kWeightOffset * total;
 }

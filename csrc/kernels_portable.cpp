@@ -19,6 +19,22 @@ inline vf nearest(vf x) { return (x + 12582912.0f) - 12582912.0f; }
 inline vf reciprocal(vf x) { return 1.0f / x; }
 inline vi maximum(vi a, vi b) { return a > b ? a : b; }
 
+typedef int8_t bytes __attribute__((vector_size(kWidth)));
+inline vi widen_i8(const void* from) {
+  bytes value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return __builtin_convertvector(value, vi);
+}
+inline void store_i8(void* to, vi x) {
+  const bytes value = __builtin_convertvector(x, bytes);
+  __builtin_memcpy(to, &value, sizeof value);
+}
+inline int32_t sum_of(vi x) {
+  int32_t total = 0;
+  for (int i = 0; i < kWidth; i++) total += x[i];
+  return total;
+}
+
 // 2^power by the exponent bits; `power` is whole and within float32's exponents.
 inline vf scale2(vf value, vf power, vf exponent) {
   const vi raised = (vi)value + (__builtin_convertvector(power, vi) << 23);
@@ -32,6 +48,8 @@ inline vi dot4(vi sum, vi weight, vi x) {
   return sum;
 }
 inline vi dot4_nibbles(vi sum, vi weight, vi x) { return dot4(sum, weight, x); }
+constexpr int kHighShift = 0;
+inline vi high_nibbles(vi pair) { return (pair >> 4) & 0x0f0f0f0f; }
 
 // sum + two bfloat16 products. A bfloat16 is the upper half of a float.
 inline vf dot2(vf sum, vi weight, vi x) {
