@@ -106,6 +106,11 @@ def ids(number: int, seed: int = 0) -> list[int]:
     return drawn
 
 
+def _decoding(engine: Running, context: int, tokens: int) -> float:
+    seconds = engine.ask("decode", prompt=ids(context), tokens=tokens)["seconds"]
+    return (tokens - 1) / float(seconds)
+
+
 def decode(bench: Bench) -> None:
     """Tokens a second, 128 after 128; and the limit: weights in one stream."""
     tokens = 128
@@ -130,9 +135,7 @@ def decode_4k(bench: Bench) -> None:
     tokens = 64
 
     def rate(engine: Running) -> float:
-        return (tokens - 1) / float(
-            engine.ask("decode", prompt=ids(4096), tokens=tokens)["seconds"]
-        )
+        return _decoding(engine, 4096, tokens)
 
     names = (f"{OURS} int8", "llama.cpp Q8_0", "OpenVINO int8")
     bench.rounds_of(names, {"decode 64 after 4096": rate}, rounds=3)
@@ -170,7 +173,7 @@ def parallel(bench: Bench) -> None:
         return number * (tokens - 1) / seconds
 
     def alone(engine: Running) -> float:
-        return (tokens - 1) / float(engine.ask("decode", prompt=ids(128), tokens=tokens)["seconds"])
+        return _decoding(engine, 128, tokens)
 
     names = (f"{OURS} int8", "llama.cpp Q8_0", "OpenVINO int8")
     measures: dict[str, Measure] = {

@@ -112,9 +112,9 @@ def _other_targets(
         ("prefill 512", "prefill limit 512", "int8 GEMM + attention", 0.7),
         ("prefill 2048", "prefill limit 2048", "int8 GEMM + attention", 0.7),
     ):
-        top, bottom = value(measure, ours), value(limit, engine)
+        top, bottom = found.get(measure, {}).get(ours), found.get(limit, {}).get(engine)
         if top and bottom:
-            rows.append((f"{ours}, {measure}", limit, target, top / bottom))
+            rows.append((f"{ours}, {measure}", limit, target, _paired(top, bottom)))
     many, one = (
         value("8 sequences, 64 after 128 each", ours),
         value("1 sequence, 64 after 128", ours),
