@@ -55,7 +55,7 @@ RESERVED = {
     "datatrove": ("corpus/cluster.py",),
     "typer": ("cli/",),
     "jedi": ("evaluation/peers/",),
-    "huggingface_hub": ("hub.py", "evaluation/card.py"),
+    "huggingface_hub": ("hub.py", "evaluation/card.py", "evaluation/card_text.py"),
     "starlette": ("serving/",),
     "uvicorn": ("cli/serve.py",),
     "prometheus_client": ("serving/observe.py",),
