@@ -29,6 +29,17 @@ Engine::Engine(const Plan& plan, const uint8_t* buffer, int threads,
       format_(plan.format),
       kernels_(choose_kernels(instruction_set)),
       pool_(threads, kernels_.begin, kernels_.end) {
+  read_weights(plan, buffer);
+  head_dim_ = config_.head_dim();
+  padded_head_ = round_up(head_dim_, kBlock);
+  group_ = config_.heads / config_.kv_heads();
+  block_tokens_ = std::max(1, kAttentionRows / group_);
+  block_rows_ = round_up(block_tokens_ * group_, kRows);
+  make_buffers();
+}
+
+// Entries in the order in which Plan made them.
+void Engine::read_weights(const Plan& plan, const uint8_t* buffer) {
   size_t next = 0;
   const auto entry = [&]() -> const Entry& { return plan.entries[next++]; };
   const auto vector = [&] { return reinterpret_cast<const float*>(buffer + entry().offset); };
@@ -55,12 +66,9 @@ Engine::Engine(const Plan& plan, const uint8_t* buffer, int threads,
   last_norm_weight_ = vector();
   last_norm_bias_ = vector();
   head_ = matrix();
+}
 
-  head_dim_ = config_.head_dim();
-  padded_head_ = round_up(head_dim_, kBlock);
-  group_ = config_.heads / config_.kv_heads();
-  block_tokens_ = std::max(1, kAttentionRows / group_);
-  block_rows_ = round_up(block_tokens_ * group_, kRows);
+void Engine::make_buffers() {
   const auto padded = [](int columns) { return size_t(round_up(columns, kDepth)) + kLine / 4; };
   width_stride_ = padded(config_.width);
   inner_stride_ = padded(config_.inner);

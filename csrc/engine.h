@@ -116,6 +116,9 @@ class Engine {
     Buffer<uint16_t> probabilities;
   };
 
+  void read_weights(const Plan& plan, const uint8_t* buffer);
+  void make_buffers();
+
   Sequence& sequence(int slot);
   void reserve(Sequence& sequence, int length);
   size_t page_bytes() const;
