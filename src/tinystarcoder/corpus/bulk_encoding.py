@@ -6,7 +6,7 @@ documents is encoded by both, and a difference stops the work. Where it is not
 installed, or cannot read a vocabulary, the tokenizers library does it all.
 
 What it gives up: with ``check_every`` above 1 a difference in an unchecked
-document would pass. Of 68,000 files one in 64 was compared, and none differed.
+document would pass. Of nano's corpus every fifth file was compared: none differs.
 """
 
 from collections.abc import Iterator, Sequence
