@@ -5,7 +5,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinystarcoder.completion.context import BLOCK, block_lines, fit
+from tinystarcoder.completion.context import BLOCK, LEAST_SNIPPETS, block_lines, fit, header
+from tinystarcoder.completion.request import Snippet
 from tinystarcoder.tokenizer import Tokenizer
 
 LINES = st.lists(st.sampled_from(["", "x = 1", "    return value", "é🙂", "def f(a, b):"]))
@@ -81,3 +82,38 @@ def test_a_line_beyond_the_room(tokenizer: Tokenizer) -> None:
     assert before and set(before) == {"b"}
     assert after and set(after) == {"c"}
     assert kept("x", "y", 0, tokenizer) == ("", "")
+
+
+SNIPPETS = st.lists(
+    st.builds(Snippet, st.sampled_from(["", "b.py", "a\n# b.py"]), SIDES), max_size=4
+)
+
+
+@given(snippets=SNIPPETS, room=st.integers(0, 1200), path=st.sampled_from([None, "a.py"]))
+def test_snippets_have_a_quarter_and_whole_lines(
+    tokenizer: Tokenizer, snippets: list[Snippet], room: int, path: str | None
+) -> None:
+    ids = header(path, snippets, room, tokenizer.encode)
+    text = tokenizer.decode(ids)
+    assert len(ids) <= room // 4
+    if room // 4 < LEAST_SNIPPETS or not any(snippet.text.strip() for snippet in snippets):
+        assert not ids
+    else:
+        assert not ids or text.endswith("# Path: a.py\n" if path else "\n\n")
+        known = {line for snippet in snippets for line in snippet.text.split("\n")}
+        titles = {"# Path: b.py", "# Path: a # b.py", "# Path: a.py", ""}
+        assert set(text.split("\n")) <= known | {line.rstrip() for line in known} | titles
+
+
+def test_the_first_snippet_is_nearest_and_goes_last(tokenizer: Tokenizer) -> None:
+    lines = [f"value = {number:03}\n" for number in range(60)]
+    one, two = Snippet("one.py", "".join(lines[:4])), Snippet("two.py", "".join(lines))
+    assert tokenizer.decode(header("a.py", [one, one], 2000, tokenizer.encode)) == (
+        f"# Path: one.py\n{one.text}\n" * 2 + "# Path: a.py\n"
+    )
+    text = tokenizer.decode(header("a.py", [one, two], 1200, tokenizer.encode))
+    assert text.endswith(f"\n\n# Path: one.py\n{one.text}\n# Path: a.py\n")
+    cut = text.removeprefix("# Path: two.py\n").partition("\n\n")[0] + "\n"
+    assert two.text.startswith(cut) and 4 < cut.count("\n") < 60
+    assert header("a.py", [two, one], 400, tokenizer.encode)
+    assert "one.py" not in tokenizer.decode(header("a.py", [two, one], 400, tokenizer.encode))

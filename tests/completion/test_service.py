@@ -1,13 +1,14 @@
 """One service: what is computed, what is not, and who may interrupt it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 import pytest
 
-from tinystarcoder.completion.request import CompletionRequest, Cost, Suggestion
+from tinystarcoder.completion.request import CompletionRequest, Cost, Snippet, Suggestion
 from tinystarcoder.completion.service import CompletionService
 from tinystarcoder.errors import BusyError, RequestError
 from tinystarcoder.generation.sampling import SamplingOptions
@@ -70,6 +71,28 @@ class TestSuggest:
         again = service.suggest(CompletionRequest(prefix + " y", "\nend\n"))
         assert first.cost.reused_tokens == 0
         assert 0 < again.cost.prompt_tokens - again.cost.reused_tokens <= 4
+
+    def test_snippets_survive_typing(self, writing: Writing) -> None:
+        """They are in the prompt, and a key computes what is typed, no more."""
+        service = CompletionService(writing("1\n"), order="spm")
+        snippets = (Snippet("b.py", "def g(value):\n    return value\n" * 40),)
+        request = CompletionRequest("value = 10\n" * 20 + "x =", "\nend\n", "a.py")
+        without = service.suggest(request)
+        request = replace(request, snippets=snippets)
+        text = service.model.tokenizer.decode(service.prompt_ids(request))
+        assert "# Path: b.py\ndef g(value):" in text
+        assert "# Path: a.py\nvalue = 10\n" in text
+        first = service.suggest(request)
+        assert first.cost.prompt_tokens > without.cost.prompt_tokens + 64
+        for typed in (" y", " y +", " y +\n", " y +\n z"):
+            made = service.suggest(replace(request, prefix=request.prefix + typed))
+            assert made.cost.prompt_tokens - made.cost.reused_tokens <= 4
+
+    def test_a_small_context_has_no_snippets(self, writing: Writing) -> None:
+        service = CompletionService(writing("1\n", n_positions=128))
+        request = CompletionRequest("x =", "\n", "a.py")
+        told = replace(request, snippets=(Snippet("b.py", "y = 1\n" * 9),))
+        assert service.prompt_ids(told) == service.prompt_ids(request)
 
     def test_deadline_keeps_whole_lines(self, writing: Writing) -> None:
         service = CompletionService(writing("a = 1\n    b = 2\n    return a\n"))

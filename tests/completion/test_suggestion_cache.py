@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinystarcoder.completion.request import CompletionRequest, Cost, Suggestion
+from tinystarcoder.completion.request import CompletionRequest, Cost, Snippet, Suggestion
 from tinystarcoder.completion.suggestion_cache import SuggestionCache
 from tinystarcoder.generation.sampling import SamplingOptions
 
@@ -57,3 +57,12 @@ def test_the_unused_longest_is_forgotten() -> None:
     assert cache.find(one)
     cache.store(three, Suggestion("3", "end"))
     assert [cache.find(asked) is None for asked in (one, two, three)] == [False, True, False]
+
+
+def test_other_snippets_ask_anew_but_not_while_one_types() -> None:
+    cache, asked = SuggestionCache(), CompletionRequest("x = ", snippets=(Snippet("b.py", "y"),))
+    cache.store(asked, Suggestion("12", "end"))
+    other = replace(asked, snippets=())
+    assert cache.find(asked)
+    assert cache.find(other) is None
+    assert cache.find(replace(other, prefix="x = 1")) == Suggestion("2", "end")

@@ -66,6 +66,20 @@ def test_a_suggestion_is_ended_and_filtered(writing: Callable[..., Model]) -> No
     assert (second["timings/prompt_n"], second["timings/predicted_n"]) == (0, 0)
 
 
+def test_extra_text_stands_before_the_file(writing: Callable[..., Model]) -> None:
+    """The last nearest, in the warm-up as in what follows it."""
+    client = TestClient(
+        create_app(Server(CompletionService(writing("x):\n")), "tiny")), base_url="http://127.0.0.1"
+    )
+    extra = [*VIM["input_extra"], {"text": "y = 2\n"}]
+    asked = {**VIM, "input_extra": extra, "response_fields": ["prompt", "timings/prompt_n"]}
+    warm = client.post("/infill", json={**asked, "n_predict": 0}).json()
+    reply = client.post("/infill", json=asked).json()
+    above = "# Path: other.py\nx = 1\n\ny = 2\n\n"
+    assert reply["prompt"].startswith(f"<fim_prefix>{above}import os\n\n\ndef f(<fim_suffix>")
+    assert (reply["prompt"], reply["timings/prompt_n"]) == (warm["prompt"], 1)
+
+
 def test_warm_up(client: TestClient) -> None:
     """n_predict 0 fills the cache and says nothing; the request that follows finds it filled."""
     limits = {"n_predict": 0, "t_max_prompt_ms": 1, "t_max_predict_ms": 1}
@@ -136,6 +150,8 @@ def test_as_many_as_fit(client: TestClient) -> None:
         ("/infill", {"stream": True}, 400, "stream is served as false only"),
         ("/infill", {"n_cmpl": 0}, 400, "n_cmpl must be"),
         ("/infill", {"n_predict": -2}, 400, "n_predict must be"),
+        ("/infill", {"input_extra": ["x"]}, 400, "input_extra must be a list of objects"),
+        ("/infill", {"input_extra": [{}]}, 400, "input_extra[0].text is missing"),
         ("/infill", {"model": "../nano"}, 404, "no such model"),
         ("/completion", {"prompt": "x " * 200}, 400, "shorten it"),
         ("/completion", {"json_schema": {}}, 400, "json_schema is not served"),

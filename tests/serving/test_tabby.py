@@ -1,14 +1,17 @@
 """Tabby's dialect, as its agent sends it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from tinystarcoder.completion.request import CompletionRequest
+from tinystarcoder.completion.request import CompletionRequest, Snippet
 from tinystarcoder.completion.service import CompletionService
 from tinystarcoder.generation.sampling import SamplingOptions
 from tinystarcoder.pretrained import Model
+from tinystarcoder.serving.exchange import Server
+from tinystarcoder.serving.http import create_app
 
 ASKED: dict[str, Any] = {
     "language": "python",
@@ -33,6 +36,23 @@ def test_segments_get_an_editors_suggestion(client: TestClient, model: Model) ->
     assert told["id"].startswith("cmpl-")
 
 
+def test_snippets_are_the_requests(
+    writing: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, asked = CompletionService(writing("x")), list[CompletionRequest]()
+    suggest = service.suggest
+    monkeypatch.setattr(service, "suggest", lambda one, *_: asked.append(one) or suggest(one))
+    client = TestClient(create_app(Server(service, "tiny")), base_url="http://127.0.0.1")
+    name = "relevant_snippets_from_recently_opened_files"
+    recent = [{"filepath": "c.py", "body": "y = 1\n", "score": 1.0}]
+    body = {**ASKED, "segments": {**ASKED["segments"], name: recent}}
+    assert client.post("/v1/completions", json=body).status_code == 200
+    (request,) = asked
+    assert request.snippets == (Snippet("b.py", "def g(): ..."), Snippet("c.py", "y = 1\n"))
+    prompt = service.model.tokenizer.decode(service.prompt_ids(request))
+    assert "# Path: c.py\ny = 1\n\n# Path: b.py\ndef g(): ...\n\n# Path: a.py\ndef f(" in prompt
+
+
 def test_the_agents_other_questions(client: TestClient) -> None:
     assert client.get("/v1/health").json()["model"] == "tiny"
     assert client.post("/v1/health").status_code == 200
@@ -46,6 +66,7 @@ def test_the_agents_other_questions(client: TestClient) -> None:
         ({}, "segments.prefix is missing"),
         ("text", "segments must be an object"),
         ({"prefix": 1}, "segments.prefix must be a string"),
+        ({"prefix": "", "declarations": {}}, "segments.declarations must be a list of objects"),
     ],
 )
 def test_wrong_segments_are_named(client: TestClient, segments: Any, told: str) -> None:

@@ -15,12 +15,21 @@ Finish = Literal["end", "stop", "boundary", "length", "deadline", "cancelled"]
 
 
 @dataclass(frozen=True)
+class Snippet:
+    """Text of another file that may tell something about the one at the cursor."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
 class CompletionRequest:
     """A cursor between two texts. Raises RequestError for a value out of range.
 
     ``path`` tells documents apart. ``mode``: one line, a block of lines, or
     what the cursor's place asks for. ``deadline``: seconds from the first
     token on, past which generation ends as soon as it has a whole line.
+    ``snippets``: of other files, the most telling first.
     """
 
     prefix: str
@@ -29,6 +38,7 @@ class CompletionRequest:
     mode: Mode = "auto"
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     deadline: float | None = None
+    snippets: tuple[Snippet, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):

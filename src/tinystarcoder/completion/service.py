@@ -10,6 +10,7 @@ suggestion ends.
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, replace
+from functools import lru_cache, partial
 from threading import Event, Lock
 from time import monotonic
 from typing import Self
@@ -22,9 +23,9 @@ from ..generation.sampling import SamplingOptions
 from ..generation.scheduler import Generation, Scheduler
 from ..generation.sequence import NEVER, Cancellation, Token, room_for_prompt
 from ..pretrained import Model
-from .context import fit
+from .context import fit, header
 from .postprocess import postprocess
-from .request import CompletionRequest, Cost, Finish, Score, Suggestion
+from .request import CompletionRequest, Cost, Finish, Score, Snippet, Suggestion
 from .stopping import boundary, extent
 from .suggestion_cache import SuggestionCache
 
@@ -55,6 +56,8 @@ class CompletionService:
         ).start()
         self.counts = Counts()
         self._documents = _Documents()
+        # Snippets stay from key to key; encoding them would be most of a key's work.
+        self._above = lru_cache(maxsize=2 * slots)(partial(header, encode=model.tokenizer.encode))
 
     def close(self) -> None:
         """Ends what is being written, and the engine's thread."""
@@ -74,7 +77,7 @@ class CompletionService:
         known = self.suggestions.find(request)
         if known is not None:
             return known
-        ids = self.infill_ids(request.prefix, request.suffix, request.sampling.max_tokens)
+        ids = self.prompt_ids(request)
         with self._documents.newest(request.path, cancelled) as current:
             run = self.run(ids, request.sampling, current)
             suggestion = postprocess(_until_boundary(run, request), request)
@@ -112,14 +115,27 @@ class CompletionService:
         run = self.run(ids, SamplingOptions(max_tokens=1), cancelled).whole()
         return Cost(len(ids), run.cost.reused_tokens, prompt_seconds=run.cost.prompt_seconds)
 
-    def infill_ids(self, prefix: str, suffix: str, max_tokens: int) -> list[int]:
+    def prompt_ids(self, request: CompletionRequest) -> list[int]:
+        """The prompt for a request's cursor, what other files say included."""
+        limit, path, snippets = request.sampling.max_tokens, request.path, request.snippets
+        return self.infill_ids(request.prefix, request.suffix, limit, path, snippets)
+
+    def infill_ids(
+        self,
+        prefix: str,
+        suffix: str,
+        max_tokens: int,
+        path: str | None = None,
+        snippets: tuple[Snippet, ...] = (),
+    ) -> list[int]:
         """The prompt for a hole between two texts, which are cut to what the context holds."""
         tokens = self.model.tokenizer.fim
         if tokens is None:
             raise RequestError("this model cannot infill: its vocabulary has no FIM tokens")
-        room = room_for_prompt(self.model.config, max_tokens) - fim.SENTINELS
-        before, after = fit(prefix, suffix, max(0, room), self.model.tokenizer.encode)
-        return fim.prompt(before, after, tokens, self.order)
+        room = max(0, room_for_prompt(self.model.config, max_tokens) - fim.SENTINELS)
+        above = self._above(path, snippets, room)
+        before, after = fit(prefix, suffix, room - len(above), self.model.tokenizer.encode)
+        return fim.prompt([*above, *before], after, tokens, self.order)
 
 
 class Run:

@@ -14,7 +14,9 @@ class SuggestionCache:
 
     Every place inside a suggestion has the rest of it for a suggestion, as
     long as the text behind the cursor and the options are the same. The end of
-    one has none: there the model is asked for what comes next.
+    one has none: there the model is asked for what comes next. Who types into
+    one keeps it, whatever other files have come to say meanwhile; at its first
+    place, other snippets ask anew.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
@@ -44,7 +46,9 @@ class SuggestionCache:
 def _typed(known: CompletionRequest, text: str, request: CompletionRequest) -> int | None:
     """How much of a known text the request's prefix holds; None where it is another place."""
     typed = len(request.prefix) - len(known.prefix)
-    if not 0 <= typed <= len(text) or replace(known, prefix=request.prefix) != request:
+    if not 0 <= typed <= len(text) or (typed == 0 and known.snippets != request.snippets):
+        return None
+    if replace(known, prefix=request.prefix, snippets=request.snippets) != request:
         return None
     if request.prefix != known.prefix + text[:typed]:
         return None

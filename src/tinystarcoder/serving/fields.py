@@ -94,6 +94,13 @@ class Fields:
             self._complain(name, "an object")
         return Fields(value, f"{self._path}{name}.")
 
+    def inners(self, name: str) -> list["Fields"]:
+        """A list of objects, each with fields of its own; none where absent."""
+        values = self._left.pop(name, [])
+        if not isinstance(values, list) or not all(isinstance(v, dict) for v in values):
+            self._complain(name, "a list of objects")
+        return [Fields(v, f"{self._path}{name}[{at}].") for at, v in enumerate(values)]
+
     def has(self, name: str) -> bool:
         """Whether the field is there, and not null."""
         return name in self._left

@@ -8,8 +8,11 @@ suggestion: one line or a block, ended and filtered as for any editor.
   filter reads the text to its end. With ``n_cmpl`` the first is that, the
   others are drawn.
 - ``n_predict`` takes at most half of the context.
-- ``samplers`` is not read, nor ``input_extra`` yet; ``t_max_prompt_ms`` has no
-  effect there either. Other fields that would change the text get a 400.
+- ``samplers`` is not read; ``t_max_prompt_ms`` has no effect there either.
+  Other fields that would change the text get a 400.
+- of ``input_extra`` the last is nearest to the cursor and goes last where there
+  is little room, as there; but each is written under its path as Python, and
+  they have a quarter of the context at most.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +25,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from .. import __version__
-from ..completion.request import CompletionRequest, Cost, Finish, Suggestion
+from ..completion.request import CompletionRequest, Cost, Finish, Snippet, Suggestion
 from ..completion.service import CompletionService, Run
 from ..generation.sampling import SamplingOptions
 from ..generation.sequence import Cancellation
@@ -36,7 +39,7 @@ WARM_UP_TOKENS = 128  # The n_predict that llama.vim asks for afterwards.
 
 # They say how to compute, never what.
 _WITHOUT_EFFECT = (
-    *("id_slot", "cache_prompt", "samplers", "n_indent", "t_max_prompt_ms", "input_extra"),
+    *("id_slot", "cache_prompt", "samplers", "n_indent", "t_max_prompt_ms"),
     *("n_keep", "timings_per_token"),
 )
 _STOP_TYPES: dict[Finish, str] = {"end": "eos", "boundary": "eos", "stop": "word"}
@@ -119,14 +122,23 @@ def _infill(fields: Fields, server: Server) -> Reply:
     deadline = max(0.0, fields.number("t_max_predict_ms", -1, -1)) / 1000
     prefix = fields.text("input_prefix", "") + fields.text("prompt", "")
     suffix = fields.text("input_suffix", "")
+    extra = [
+        Snippet(one.text("filename", ""), one.text("text")) for one in fields.inners("input_extra")
+    ]
     fields.end()
     if asked.stream:
         raise HttpError(400, "stream is served as false only: a suggestion is filtered whole")
     most = service.model.config.n_positions // 2
     wanted = asked.limit if asked.limit >= 0 else most
     sampling = replace(asked.sampling, max_tokens=min(wanted or WARM_UP_TOKENS, most))
-    request = CompletionRequest(prefix, suffix, sampling=sampling, deadline=deadline or None)
-    ids = service.infill_ids(prefix, suffix, sampling.max_tokens)
+    request = CompletionRequest(
+        prefix,
+        suffix,
+        sampling=sampling,
+        deadline=deadline or None,
+        snippets=tuple(reversed(extra)),
+    )
+    ids = service.prompt_ids(request)
 
     def make(cancelled: Cancellation) -> Any:
         if asked.limit == 0:

@@ -1,8 +1,9 @@
 """Tabby's dialect: ``POST /v1/completions`` with ``segments``, as its agent for editors sends it.
 
 The path is OpenAI's; a body that has ``segments`` is Tabby's. What it gets is
-an editor's suggestion, ended and filtered. Snippets and the clipboard that a
-client adds are not read yet; neither are its events, which are thanked for.
+an editor's suggestion, ended and filtered, with the snippets of other files that
+a client adds. The clipboard is not read; neither are its events, which are
+thanked for.
 """
 
 import uuid
@@ -14,13 +15,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from .. import __version__
-from ..completion.request import CompletionRequest
+from ..completion.request import CompletionRequest, Snippet
 from ..generation.sampling import SamplingOptions
 from ..generation.sequence import Cancellation
 from .exchange import HttpError, Reply, Server, Whole, endpoint, json_response
 from .fields import Fields
 
 MAX_TOKENS = 128  # The agent names no limit.
+SNIPPETS = (  # The most telling first.
+    "declarations",
+    "relevant_snippets_from_changed_files",
+    "relevant_snippets_from_recently_opened_files",
+)
 
 
 def routes(server: Server) -> list[BaseRoute]:
@@ -79,8 +85,13 @@ def _suggestion(fields: Fields, server: Server) -> Reply:
         temperature=fields.number("temperature", 0.0, 0),
         seed=fields.integer("seed", 0, 0) if fields.has("seed") else None,
     )
-    request = CompletionRequest(prefix, suffix, path, sampling=sampling)
-    server.service.infill_ids(prefix, suffix, sampling.max_tokens)  # Complains at once.
+    snippets = tuple(
+        Snippet(one.text("filepath", ""), one.text("body"))
+        for name in SNIPPETS
+        for one in segments.inners(name)
+    )
+    request = CompletionRequest(prefix, suffix, path, sampling=sampling, snippets=snippets)
+    server.service.prompt_ids(request)  # Complains at once.
     fields.ignore("language", "user", "mode", "debug_options")
     fields.end()
 
