@@ -193,3 +193,14 @@ def test_the_sandbox_lets_good_programs_pass(sandbox: Sandbox) -> None:
     # Each has its own, empty: nothing of the program before is left.
     leaves = "import os\nassert not os.listdir('.')\nopen('left', 'w').close()\n" + GOOD
     assert [verdict(sandbox, leaves) for _ in range(2)] == ["", ""]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("milliseconds", range(0, 40, 2))
+def test_a_sandbox_that_is_killed_while_it_starts_is_gone(
+    milliseconds: int, sandbox: Sandbox
+) -> None:
+    """bubblewrap alone would leave its child behind: its tie to the parent comes late."""
+    limits = Limits(seconds=milliseconds / 1000, memory=(1 << 30) + (1 << 21) + milliseconds)
+    assert run_tests(sandbox, Program(HOSTILE["sleeps"], TESTS, "add"), limits) == "timed out"
+    assert str(limits.memory) not in command_lines()

@@ -10,6 +10,8 @@ import json
 import os
 import signal
 import subprocess
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from .sandbox import Sandbox, environment
@@ -43,11 +45,7 @@ class Limits:
 
 def run_tests(sandbox: Sandbox, program: Program, limits: Limits = Limits()) -> str:
     """Why ``program`` failed; empty where all its tests passed."""
-    alive, lifeline = os.pipe()
-    try:
-        candidate, judge = _start_both(sandbox, limits, lifeline)
-    finally:
-        os.close(lifeline)
+    processes = candidate, judge = _start_both(sandbox, limits)
     with candidate, judge:
         try:
             output, _ = judge.communicate(json.dumps(asdict(program)).encode(), limits.seconds)
@@ -56,12 +54,22 @@ def run_tests(sandbox: Sandbox, program: Program, limits: Limits = Limits()) -> 
         except subprocess.TimeoutExpired:
             return "timed out"
         finally:
-            judge.kill()
-            candidate.kill()
-            # Every process in there holds the other end: wait until the last is gone.
-            while sandbox.isolates and os.read(alive, 1 << 16):
-                pass
-            os.close(alive)
+            for process in processes:
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kills a sandbox and waits until nothing of it is left, some milliseconds.
+
+    Where nobody reaps orphans (a container without an init), their zombies stay: no
+    longer than a second is waited for them.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for _ in range(1000):
+            os.killpg(process.pid, 0)
+            time.sleep(0.001)
 
 
 def _reason(verdict: bytes, status: int) -> str:
@@ -82,23 +90,22 @@ def _ended_by_limit(candidate: subprocess.Popen[bytes]) -> str:
 
 
 def _start_both(
-    sandbox: Sandbox, limits: Limits, lifeline: int
+    sandbox: Sandbox, limits: Limits
 ) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
     arguments = (limits.cpu_seconds, limits.memory)
     (asked, asks), (answers, answered) = os.pipe(), os.pipe()
     try:
         command = sandbox.command("candidate", *arguments)
-        candidate = _start(command, asked, answered, (lifeline,))
+        candidate = _start(command, asked, answered)
         command = sandbox.command("judge", *arguments, answers, asks)
-        inherited = (lifeline, answers, asks)
-        return candidate, _start(command, subprocess.PIPE, subprocess.PIPE, inherited)
+        return candidate, _start(command, subprocess.PIPE, subprocess.PIPE, (answers, asks))
     finally:
         for descriptor in (asked, asks, answers, answered):
             os.close(descriptor)
 
 
 def _start(
-    command: list[str], reading: int, writing: int, inherited: tuple[int, ...]
+    command: list[str], reading: int, writing: int, inherited: tuple[int, ...] = ()
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
@@ -106,5 +113,6 @@ def _start(
         stdout=writing,
         stderr=subprocess.DEVNULL,
         pass_fds=inherited,
+        start_new_session=True,
         env=environment(),
     )

@@ -41,7 +41,6 @@ class Sandbox:
         """``unsafe``: no sandbox at all, limits only. Raises SandboxError where there is none."""
         # From an editable install nothing has compiled them, and in the sandbox nothing can.
         compileall.compile_dir(_HERE / "inside", quiet=2)
-        self.isolates = not unsafe
         self._wrap: list[str] = []
         programs = str(_HERE) if unsafe else _PROGRAMS
         paths = [programs, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
@@ -54,7 +53,12 @@ class Sandbox:
             self._check()
 
     def command(self, program: str, *arguments: object) -> list[str]:
-        """Runs ``inside/<program>.py``; pass it the environment of :func:`environment`."""
+        """Runs ``inside/<program>.py``: in :func:`environment`, in a session of its own.
+
+        The session keeps it from the terminal, and its process group is what to kill: the
+        first process of the PID namespace is in it from the start, and all others die with
+        that one. bubblewrap's own tie to its parent comes some time after the start.
+        """
         # The interpreter itself: a virtual environment's link may lead through a home.
         python = [str(Path(sys.executable).resolve()), "-I", "-S", "-B", "-c"]
         return [*self._wrap, *python, self._start.format(program), *map(str, arguments)]
@@ -91,7 +95,7 @@ def _bubblewrap() -> list[str]:
             "apt-get install bubblewrap, or say --unsafe-no-sandbox"
         )
     isolated = [
-        *(found, "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+        *(found, "--die-with-parent", "--cap-drop", "ALL"),
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
         "--unshare-cgroup-try",
         *_mounts(),
