@@ -12,7 +12,8 @@ import pytest_lsp
 from lsprotocol import types
 from pytest_lsp import ClientServerConfig, LanguageClient
 
-from tinystarcoder.completion.request import CompletionRequest
+from tinystarcoder.completion.repository import Neighbors
+from tinystarcoder.completion.request import CompletionRequest, Snippet
 from tinystarcoder.completion.service import CompletionService
 from tinystarcoder.errors import RequestError
 from tinystarcoder.generation.sampling import SamplingOptions
@@ -182,6 +183,27 @@ async def test_a_cancelled_request_leaves_the_server_alive(client, service):
     assert await inline(client, "file:///g.py", end_of(text)) == expected(service, text)
 
 
+async def test_other_open_files_are_read_if_wanted(client, service):
+    helper = "def frobnicate(alpha_beta, gamma_delta):\n    return alpha_beta + gamma_delta\n"
+    text = "from helper_of_all import frobnicate\n\n\noutcome = frobnicate("
+    open_document(client, "file:///helper_of_all.py", helper)
+    open_document(client, "file:///.env", f"from helper_of_all import frobnicate\n{helper}")
+    open_document(client, "file:///user.py", text)
+    told = []
+    for wanted in (True, False):
+        settings = {"tinystarcoder": {"snippets": wanted}}
+        client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings))
+        told.append(await inline(client, "file:///user.py", end_of(text)))
+    other = Snippet("helper_of_all.py", helper)
+    # Those of the earlier tests share too few names.
+    chosen = Neighbors().choose("user.py", text, "", [other])
+    assert [snippet.path for snippet in chosen] == [other.path] * 2
+    sampling = SamplingOptions(max_tokens=MAX_TOKENS)
+    request = CompletionRequest(text, "", "user.py", sampling=sampling, snippets=chosen)
+    assert told == [service.suggest(request).text, expected(service, text)]
+    assert told[0] != told[1]
+
+
 async def test_wrong_settings_are_shown_and_change_nothing(client):
     before = len(client.messages)
     settings = {"tinystarcoder": {"max_tokens": -1}}
@@ -205,6 +227,7 @@ async def test_loading_is_shown(client):
     ("values", "message"),
     [
         ({"colour": 1}, "no such setting; known: enabled"),
+        ({"snippets": 1}, "1 is not a valid value"),
         ({"enabled": "no"}, "'no' is not a valid value"),
         ({"mode": "all"}, "'all' is not a valid value"),
         ({"never": [1]}, "is not a valid value"),

@@ -7,7 +7,8 @@
 A newer request of a document cancels the older one, and so does the editor's
 own cancellation: the engine stops within a step. A request waits a moment
 (``debounce``) for the next key, but not where the suggestion is known already.
-It gives up documents that were not opened: nothing is read from the disk.
+Other open Python files may tell the model something (``snippets``). It gives up
+documents that were not opened: nothing is read from the disk.
 """
 
 import asyncio
@@ -26,7 +27,8 @@ from pygls.workspace import TextDocument
 
 from .. import __version__
 from ..completion.accept import first_line, first_word
-from ..completion.request import CompletionRequest, Mode
+from ..completion.repository import Neighbors
+from ..completion.request import CompletionRequest, Mode, Snippet
 from ..completion.service import CompletionService
 from ..errors import RequestError, TinyStarcoderError
 from ..generation.sampling import SamplingOptions
@@ -46,13 +48,15 @@ class Settings:
     """What an editor may set, by ``initializationOptions`` or ``didChangeConfiguration``.
 
     ``debounce``: milliseconds. ``never``: patterns of paths, or of their last
-    part, whose text never reaches the model.
+    part, whose text never reaches the model. ``snippets``: whether other open
+    files are read for a suggestion.
     """
 
     enabled: bool = True
     debounce: int = 60
     max_tokens: int = 64
     mode: Mode = "auto"
+    snippets: bool = False
     never: Sequence[str] = (
         *(".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*"),
         *(".netrc", ".pypirc", "credentials*", "secrets.*"),
@@ -81,7 +85,7 @@ class Settings:
 
 
 def _is_valid(name: str, value: object) -> bool:
-    if name == "enabled":
+    if name in ("enabled", "snippets"):
         return isinstance(value, bool)
     if name == "mode":
         return value in get_args(Mode)
@@ -113,6 +117,7 @@ class SuggestionServer(LanguageServer):
         # One thread: it owns the engine, and what waits for it waits in order.
         self._engine = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._running: dict[str, Event] = {}
+        self._neighbors: dict[str, Neighbors] = {}
         _add_features(self)
 
     @property
@@ -190,10 +195,33 @@ class SuggestionServer(LanguageServer):
             return None
         at = document.offset_at_position(position)
         text = document.source
-        sampling = SamplingOptions(max_tokens=self.settings.max_tokens)
         return CompletionRequest(
-            text[:at], text[at:], document.path, self.settings.mode, sampling=sampling
+            text[:at],
+            text[at:],
+            self._short(document.path),
+            self.settings.mode,
+            SamplingOptions(max_tokens=self.settings.max_tokens),
+            snippets=self._snippets(uri, document, at) if self.settings.snippets else (),
         )
+
+    def _snippets(self, uri: str, document: TextDocument, at: int) -> tuple[Snippet, ...]:
+        """What the other open Python files tell, as far as they may be read."""
+        others = [
+            Snippet(self._short(other.path), other.source)
+            for name, other in self.workspace.text_documents.items()
+            if name != uri and other.language_id == "python" and self.settings.allows(other.path)
+        ]
+        chooser = self._neighbors.setdefault(uri, Neighbors())
+        text = document.source
+        return chooser.choose(self._short(document.path), text[:at], text[at:], others)
+
+    def _short(self, path: str) -> str:
+        """The path within the workspace."""
+        return path.removeprefix(f"{(self.workspace.root_path or '').rstrip('/')}/")
+
+    def forget(self, uri: str) -> None:
+        """Drops what is kept of a document that was closed."""
+        self._neighbors.pop(uri, None)
 
     def say(self, message: str) -> None:
         """Shows a message to the person."""
@@ -226,6 +254,10 @@ def _add_features(server: SuggestionServer) -> None:
     def opened(params: types.DidOpenTextDocumentParams) -> None:
         # The library makes documents itself, with lines of its own.
         server.workspace.text_documents[params.text_document.uri].__class__ = Document
+
+    @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
+    def closed(params: types.DidCloseTextDocumentParams) -> None:
+        server.forget(params.text_document.uri)
 
     @server.feature(types.SHUTDOWN)
     def shutdown(_: None) -> None:
