@@ -262,7 +262,7 @@ class TestInfill:
         prefix, suffix = "x = 1\n" * 100, "y = 2\n" * 100
         # 128 positions, 8 for the answer, 3 sentinels: 117, a quarter to the suffix.
         with pytest.warns(UserWarning, match="cut to 88 and 29 tokens"):
-            listening.infill(prefix, suffix, max_tokens=8)
+            listening.infill(prefix, suffix, order="psm", max_tokens=8)
         assert heard(listening)[:120] == [1, *encode(prefix)[-88:], 3, *encode(suffix)[:29], 2]
 
     @given(before=st.integers(0, 60), after=st.integers(0, 60), room=st.integers(0, 80))

@@ -99,9 +99,11 @@ class Model:
         return self._stream(*self._prompt(prompt, chosen), chosen)
 
     def infill(
-        self, prefix: str, suffix: str, *, order: fim.Order = "psm", **options: Unpack[Options]
+        self, prefix: str, suffix: str, *, order: fim.Order = "spm", **options: Unpack[Options]
     ) -> Completion:
         """What belongs between two plain texts.
+
+        In SPM order by default, in which nano fills better (docs/log.md).
 
         Texts beyond the context are cut away from the hole, 3 tokens of the
         prefix kept for each of the suffix. Raises RequestError for a model

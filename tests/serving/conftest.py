@@ -31,7 +31,7 @@ def model(tiny_checkpoint: Path) -> Model:
 
 @pytest.fixture
 def app(model: Model) -> Starlette:
-    return create_app(Server(CompletionService(model), MODEL))
+    return create_app(Server(CompletionService(model, order="spm"), MODEL))
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ async def client(lsp_client: LanguageClient):
 
 @pytest.fixture(scope="module")
 def service() -> CompletionService:
-    return CompletionService(load())
+    return CompletionService(load(), order="spm")
 
 
 def open_document(client: LanguageClient, uri: str, text: str) -> None:

@@ -66,7 +66,7 @@ def test_special_tokens_in_a_prompt_are_parsed(client: TestClient, model: Model)
     prompt = "<fim_prefix>def f(<fim_suffix>):\n<fim_middle>"
     assert (
         ask(client, prompt=prompt).json()["choices"][0]["text"]
-        == model.infill("def f(", "):\n", max_tokens=8).text
+        == model.infill("def f(", "):\n", order="psm", max_tokens=8).text
     )
 
 

@@ -49,7 +49,7 @@ def infill(
     draft: Draft = None,
     prompt_lookup: PromptLookup = True,
     max_tokens: MaxTokens = 64,
-    order: Annotated[Order, typer.Option(help="Which part the model reads first.")] = "psm",
+    order: Annotated[Order, typer.Option(help="Which part the model reads first.")] = "spm",
     temperature: Temperature = 0.0,
     top_k: TopK = 0,
     top_p: TopP = 1.0,

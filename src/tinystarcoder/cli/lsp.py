@@ -18,7 +18,7 @@ def lsp(
     model: ModelName = BUNDLED,
     order: Annotated[
         Order, typer.Option(help="Which part a model reads first at a cursor.")
-    ] = "psm",
+    ] = "spm",
 ) -> None:
     """Suggest code to an editor as a language server.
 

@@ -36,7 +36,7 @@ def serve(
     prompt_lookup: PromptLookup = True,
     order: Annotated[
         Order, typer.Option(help="Which part a model reads first at a cursor.")
-    ] = "psm",
+    ] = "spm",
     slots: Annotated[int, typer.Option(min=1, help="Texts written at once.")] = 8,
     api_key: Annotated[
         str,
