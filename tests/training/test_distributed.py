@@ -160,7 +160,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(toy_recipe, tmp_path, first,
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_rank_that_dies_is_one_clear_message(toy_recipe, tmp_path, parallel):
     said = failing(toy_recipe, tmp_path / "run", {"hardware.parallel": parallel}, DYING + MAIN)
-    assert "rank 0 of 2 lost another rank" in said
+    assert "rank 0 of 2 lost another rank" in said, said
     assert [path.name for path in checkpoint.steps_in(tmp_path / "run")][-1] == "step-000006"
     assert Trainer(Recipe.read(toy_recipe), tmp_path / "run").run().name == "step-000012"
 
