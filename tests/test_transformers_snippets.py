@@ -56,7 +56,7 @@ def snippets(card: str, folder: Path) -> tuple[str, str]:
 
 def greedy(folder: Path, prompt: str, number: int) -> str:
     """Prompt and continuation as the numpy decoder writes them, special tokens shown."""
-    model = load(folder)
+    model = load(folder, precision="fp32")
     ids = model.tokenizer.encode(prompt, special=True)
     stop = frozenset({model.tokenizer.eos_id})
     options = SamplingOptions(max_tokens=number)

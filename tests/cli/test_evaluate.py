@@ -62,7 +62,7 @@ def run(*arguments: object) -> Any:
 
 def test_bits_per_byte(model: Path, source: Path) -> None:
     report = json.loads(run("bits-per-byte", model, source, source / "a.py", "--json").stdout)
-    loaded = load(model)
+    loaded = load(model, precision="fp32")
     expected = Scorer(loaded.decoder, loaded.tokenizer).text(CODE)
     assert report["scores"]["a.py"]["bits-per-byte"]["bits_per_byte"] == expected.bits_per_byte
     total = report["scores"]["total"]["bits-per-byte"]
@@ -105,7 +105,7 @@ def test_a_file_that_spells_control_tokens_is_text(model: Path, tmp_path: Path) 
     results = json.loads(run(*arguments).stdout)["results"]
     completions = {result["prompt"]["text"]: result["completion"] for result in results}
     (spelling,) = (prompt for prompt in completions if "<|endoftext|>" in prompt)
-    loaded, options = load(model), SamplingOptions(max_tokens=8)
+    loaded, options = load(model, precision="fp32"), SamplingOptions(max_tokens=8)
     ids = loaded.tokenizer.encode(spelling)
     (expected,) = sample_texts(loaded.decoder, loaded.tokenizer, ids, options, 1)
     assert completions[spelling] == expected.text != loaded.complete(spelling, max_tokens=8).text
