@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from tinystarcoder.errors import EvaluationError
-from tinystarcoder.evaluation.card import Labels, card, read_run
+from tinystarcoder.evaluation.card import Labels, card, read_run, training_facts
 from tinystarcoder.evaluation.journal import Journal
 from tinystarcoder.evaluation.report import write
 from tinystarcoder.model import checkpoint
@@ -79,6 +79,27 @@ def test_sections(run: Path, evaluation: Path) -> None:
     assert [t.info for t in tokens if t.type == "fence"] == ["python", "python", "bibtex"]
     assert sum(t.type == "table_open" for t in tokens) == 2
     assert "It tells stories." in text
+
+
+def test_runs_before_it_are_counted(run: Path, tmp_path: Path) -> None:
+    """Each from its own folder, up to the step that the next one began from."""
+    state_file = run / "step-000700" / "resume.json"
+    state = json.loads(state_file.read_text())
+    for name, weights in (("second", "first"), ("first", "bundled")):
+        earlier = tmp_path / name / "step-000100"
+        earlier.mkdir(parents=True)
+        recipe = {"model": {"weights": str(tmp_path / weights / "step-000100")}}
+        told = {"tokens": 1_000_000, "seconds": 1800, "recipe": recipe}
+        (earlier / "resume.json").write_text(json.dumps(told))
+    bundled = tmp_path / "bundled" / "step-000100"
+    bundled.mkdir(parents=True)
+    (bundled / "training.json").write_text('{"tokens": 2000000, "hours": 0.25}')
+    state["recipe"]["model"] = {"weights": str(tmp_path / "second" / "step-000100")}
+    state_file.write_text(json.dumps(state))
+    facts = training_facts(run)
+    assert facts["before"] == {"tokens": 4_000_000, "hours": 1.25}
+    assert str(tmp_path) not in json.dumps(facts)
+    assert "4.0 million tokens in 1.25 hours" in card(read_run(run), LABELS)
 
 
 def test_no_figure_from_elsewhere(run: Path, evaluation: Path, tiny_config: ModelConfig) -> None:

@@ -96,6 +96,8 @@ def training_facts(run: Path, hardware: str = "") -> Facts:
     """What a run's last checkpoint and its log tell, paths reduced to names."""
     last = sorted(run.glob("step-*"))[-1]
     state = _read(last / "resume.json")
+    before = _before(state["recipe"])
+    state["recipe"].get("model", {}).pop("weights", None)  # A folder of the machine it ran on.
     for name in ("train", "validation", "tokenizer"):
         if name in state["recipe"]["data"]:
             state["recipe"]["data"][name] = Path(state["recipe"]["data"][name]).name
@@ -105,11 +107,30 @@ def training_facts(run: Path, hardware: str = "") -> Facts:
         "steps": state["step"],
         "tokens": state["tokens"],
         "hours": round(state["seconds"] / 3600, 2),
+        **({"before": before} if before else {}),
         "hardware": hardware,
         "validation_curve": {r["tokens"]: round(r[measured], 4) for r in log if measured in r},
         "versions": state["versions"],
         "recipe": state["recipe"],
     }
+
+
+def _before(recipe: Facts) -> Facts:
+    """Tokens and hours of the runs before, whose weights this one began from; of all together."""
+    weights = recipe.get("model", {}).get("weights")
+    if not weights:
+        return {}
+    state = _read(Path(weights) / "resume.json")
+    if state:
+        earlier = _before(state["recipe"]) or {"tokens": 0, "hours": 0.0}
+        run = {"tokens": state["tokens"], "hours": state["seconds"] / 3600}
+    else:
+        run = _read(Path(weights) / "training.json")
+        earlier = run.get("before") or {"tokens": 0, "hours": 0.0}
+    if not run:
+        return {}
+    hours = round(run["hours"] + earlier["hours"], 2)
+    return {"tokens": run["tokens"] + earlier["tokens"], "hours": hours}
 
 
 def _read(path: Path) -> Facts:
@@ -247,6 +268,7 @@ def _training(run: Run) -> Iterator[str]:
         facts += [
             f"Training steps: {training['steps']:,}",
             f"Training tokens: {_millions(training['tokens'])}",
+            *_begun(training),
             *([f"Tokens of a row: {phases} of the steps"] if phases else []),
             f"Fill-in-the-middle: {recipe['data']['fim_rate']:.0%} of the documents, "
             f"{recipe['data']['spm_rate']:.0%} of these suffix first",
@@ -266,6 +288,14 @@ def _training(run: Run) -> Iterator[str]:
                 f"Orchestration: tinystarcoder {versions['tinystarcoder']}",
                 f"Neural networks: PyTorch {versions['torch']}",
             ]
+        )
+
+
+def _begun(training: Facts) -> Iterator[str]:
+    if before := training.get("before"):
+        yield (
+            f"Begun from the weights of earlier runs, {_millions(before['tokens'])} tokens in "
+            f"{before['hours']:g} hours"
         )
 
 
