@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from tinystarcoder.errors import EvaluationError
-from tinystarcoder.evaluation.card import Labels, card, read_run, training_facts
+from tinystarcoder.evaluation.card import DATASETS, Labels, card, read_run, training_facts
 from tinystarcoder.evaluation.journal import Journal
 from tinystarcoder.evaluation.report import write
 from tinystarcoder.model import checkpoint
@@ -61,9 +61,10 @@ def test_front_matter(run: Path, evaluation: Path) -> None:
     assert (data.license, data.datasets, data.language) == ("apache-2.0", ["my-data"], "code")
     assert {"code", "fill-in-the-middle"} <= set(data.tags or ())
     assert data.pipeline_tag == "text-generation"
+    assert len({dataset_type for dataset_type, _ in DATASETS.values()}) == len(DATASETS)
     results = {r.dataset_type: (r.metric_type, r.metric_value) for r in data.eval_results or ()}
     assert results == {
-        "held-out": ("bits_per_byte", 1.235),
+        "held-out-left-to-right": ("bits_per_byte", 1.235),
         "openai_humaneval": ("pass_at_1", 0.25),
     }
 

@@ -22,18 +22,18 @@ from .statistics import Estimate
 
 Facts = dict[str, Any]
 
-# What the Hub calls a benchmark, and how a card names it.
+# What the Hub calls a benchmark, and how a card names it. The Hub joins results of one id.
 DATASETS = {
     "human-eval": ("openai_humaneval", "HumanEval"),
     "mbpp": ("mbpp", "MBPP"),
-    "single-line": ("human-eval-infilling", "HumanEval-Infilling, single-line"),
-    "multi-line": ("human-eval-infilling", "HumanEval-Infilling, multi-line"),
-    "random-span": ("human-eval-infilling", "HumanEval-Infilling, random-span"),
-    "bits-per-byte": ("held-out", "held-out files, left to right"),
-    "middles": ("held-out", "middles of held-out files"),
-    "parse-rate": ("held-out", "completions in held-out files"),
-    "line-match": ("held-out", "one line masked in held-out files"),
-    "speculation": ("held-out", "speculation in held-out files"),
+    "single-line": ("human-eval-infilling-single-line", "HumanEval-Infilling, single-line"),
+    "multi-line": ("human-eval-infilling-multi-line", "HumanEval-Infilling, multi-line"),
+    "random-span": ("human-eval-infilling-random-span", "HumanEval-Infilling, random-span"),
+    "bits-per-byte": ("held-out-left-to-right", "held-out files, left to right"),
+    "middles": ("held-out-middles", "middles of held-out files"),
+    "parse-rate": ("held-out-completions", "completions in held-out files"),
+    "line-match": ("held-out-lines", "one line masked in held-out files"),
+    "speculation": ("held-out-speculation", "speculation in held-out files"),
 }
 
 
