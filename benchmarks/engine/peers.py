@@ -44,6 +44,13 @@ PEERS = (
         for precision in ("int8", "int4", "bf16")
     ),
     Peer("llama.cpp Q8_0", "run_llama_cpp.py", "q8_0", "llama", _gguf("q8_0")),
+    Peer(
+        "llama.cpp Q8_0, no flash attention",
+        "run_llama_cpp.py",
+        "q8_0 without flash attention",
+        "llama",
+        _gguf("q8_0"),
+    ),
     Peer("llama.cpp Q4_0", "run_llama_cpp.py", "q4_0", "llama", _gguf("q4_0")),
     Peer("OpenVINO int8", "run_openvino.py", "int8", "openvino", models.openvino),
     Peer("CTranslate2 int8", "run_ctranslate2.py", "int8", "ct2", models.ctranslate2),

@@ -13,7 +13,7 @@ BATCH = 2048  # Tokens a call; 512 of them pass together (n_ubatch): llama.cpp's
 class LlamaCpp(Engine):
     version = llama_cpp.__version__
 
-    def load(self, model: str, precision: str, threads: int, context: int) -> None:  # noqa: ARG002
+    def load(self, model: str, precision: str, threads: int, context: int) -> None:
         llama_cpp.llama_backend_init()
         self.model = llama_cpp.llama_model_load_from_file(
             model.encode(), llama_cpp.llama_model_default_params()
@@ -22,6 +22,8 @@ class LlamaCpp(Engine):
             llama_cpp.llama_model_get_vocab(self.model)
         )
         self.threads = threads
+        off = precision.endswith("without flash attention")
+        self.flash = getattr(llama_cpp, f"LLAMA_FLASH_ATTN_TYPE_{'DISABLED' if off else 'ENABLED'}")
         self.context = self._new_context(context, 1)
         self.held: list[int] = []
 
@@ -30,7 +32,7 @@ class LlamaCpp(Engine):
         params.n_ctx, params.n_batch, params.n_ubatch = size, BATCH, 512
         params.n_seq_max = sequences
         params.n_threads = params.n_threads_batch = self.threads
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.flash_attn_type = self.flash
         return llama_cpp.llama_init_from_model(self.model, params)
 
     def _extend(self, ids: list[int]) -> int:
