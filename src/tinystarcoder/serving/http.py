@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import fim, llama_cpp, ollama, openai, playground, tabby
+from . import fim, llama_cpp, ollama, openai, openapi, playground, tabby
 from .exchange import RETRY_AFTER, Server, json_response
 from .observe import Metrics, Observed, Seen
 
@@ -39,8 +39,9 @@ def create_app(
     """
     seen = Seen()
     metrics = Route("/metrics", Metrics(server.service, seen).respond, methods=["GET"])
+    routes = [metrics, *(route for dialect in DIALECTS for route in dialect.routes(server))]
     return Starlette(
-        routes=[metrics, *(route for dialect in DIALECTS for route in dialect.routes(server))],
+        routes=[*routes, openapi.route(routes)],
         middleware=[
             Middleware(Observed, seen=seen, log_text=log_text),
             Middleware(Guard, host=host, api_key=api_key),
