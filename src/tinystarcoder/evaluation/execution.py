@@ -13,6 +13,7 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from .sandbox import Sandbox, environment
 
@@ -61,15 +62,32 @@ def run_tests(sandbox: Sandbox, program: Program, limits: Limits = Limits()) -> 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kills a sandbox and waits until nothing of it is left, some milliseconds.
 
-    Where nobody reaps orphans (a container without an init), their zombies stay: no
-    longer than a second is waited for them.
+    bubblewrap's child is the first process of the PID namespace: once it is a zombie,
+    all others are gone, and it may be one for long where few orphans are reaped.
     """
+    first = _children(process.pid)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        for _ in range(1000):
-            os.killpg(process.pid, 0)
-            time.sleep(0.001)
+    process.wait()
+    for _ in range(1000):
+        if not any(map(_is_alive, first)):
+            return
+        time.sleep(0.001)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # It has ended, and they before it.
+        return []
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
 
 
 def _reason(verdict: bytes, status: int) -> str:
