@@ -63,8 +63,11 @@ def test_a_suite(run: Run, arguments: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     report = json.loads((out / "report.json").read_text())
     assert {task: entry["items"] for task, entry in report["tasks"].items()} == {
-        "bits-per-byte": 1, "middles": 1, "parse-rate": 2,
-        "line-match": 2, "human-eval": 1,
+        "bits-per-byte": 1,
+        "middles": 1,
+        "parse-rate": 2,
+        "line-match": 2,
+        "human-eval": 1,
     }
     assert report["tasks"]["human-eval"]["metrics"] == {
         "pass@1": {"value": 0.0, "low": 0.0, "high": 0.0}

@@ -37,6 +37,14 @@ def test_only_tokens_that_spell_the_beginning_are_allowed(tokenizer):
     assert healing.mask(logits) is logits
 
 
+def test_ids_beyond_the_tokenizer_may_follow(tokenizer):
+    healing = Healing(tokenizer, "x")
+    healing.accept(tokenizer.encode("x")[0])
+    healing.accept(tokenizer.vocab_size + 5)
+    logits = np.zeros(tokenizer.vocab_size + 9, np.float32)
+    assert healing.mask(logits) is logits
+
+
 @pytest.mark.parametrize("prompt", ["def f():\n", "x = 12", "print('h", "class A:\n    "])
 def test_a_completion_goes_on_where_the_prompt_ends(tiny_checkpoint, prompt):
     """Streamed or whole, it never shows again what was taken back."""

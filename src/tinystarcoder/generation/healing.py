@@ -40,6 +40,8 @@ class Healing:
 
     def accept(self, token_id: int) -> None:
         """Tells which token was chosen."""
+        if not self._left:
+            return  # Any may follow, also one of the padding that the tokenizer does not know.
         self._left = self._left[len(self._vocabulary[token_id]) :]
 
 
