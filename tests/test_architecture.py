@@ -266,6 +266,8 @@ def runtime_without_extras(tree: Tree) -> Iterator[str]:
     ]
     program = (
         "import importlib, sys\n"
+        # An editable installation would come before the tree that is asked about.
+        "sys.meta_path = [one for one in sys.meta_path if 'editable' not in repr(one)]\n"
         f"sys.modules.update(dict.fromkeys({EXTRAS!r}))\n"  # None: importing it fails.
         f"for name in {names!r}:\n"
         "    try:\n"

@@ -191,7 +191,7 @@ def test_the_sandbox_lets_good_programs_pass(sandbox: Sandbox) -> None:
     assert verdict(sandbox, GOOD) == ""
     assert verdict(sandbox, "import math, re, numpy\n" + GOOD) == ""
     # Each has its own, empty: nothing of the program before is left.
-    leaves = "import os\nassert not os.listdir('.')\nopen('left', 'w').close()\n" + GOOD
+    leaves = "import os\nassert not os.path.exists('left')\nopen('left', 'w').close()\n" + GOOD
     assert [verdict(sandbox, leaves) for _ in range(2)] == ["", ""]
 
 

@@ -372,6 +372,8 @@ def _finish(build: Build, _: int) -> None:
     ]
     manifest = _manifest(reports[build.firsts :], reports[: build.firsts], shards, build.settings)
     write_atomically(staging / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    for left in staging.glob(".*.tmp"):  # By a writer that was killed.
+        left.unlink()
     staging.rename(build.output)
     shutil.rmtree(build.partial, ignore_errors=True)
 

@@ -118,6 +118,8 @@ def _mounts() -> Iterator[str]:
             yield from ("--symlink", str(path.readlink()), str(path))
         elif path.exists():
             yield from ("--ro-bind", str(path), str(path))
+    # Before the interpreter, which may lie below it.
+    yield from ("--perms", "1777", "--size", str(_WRITABLE_BYTES), "--tmpfs", _WRITABLE)
     for folder in _pythons():
         # Its parents, closed to others in a home, are empty folders of the sandbox here.
         for parent in [*folder.parents][-2::-1]:
@@ -126,7 +128,6 @@ def _mounts() -> Iterator[str]:
     yield from ("--perms", "0755", "--dir", _PROGRAMS)
     yield from ("--ro-bind", str(_HERE / "inside"), f"{_PROGRAMS}/inside")
     yield from ("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev")
-    yield from ("--perms", "1777", "--size", str(_WRITABLE_BYTES), "--tmpfs", _WRITABLE)
     yield from ("--remount-ro", "/", "--chdir", _WRITABLE)
 
 
