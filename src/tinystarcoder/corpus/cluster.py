@@ -20,8 +20,8 @@ from ..errors import CorpusError, MissingExtraError
 from .steps import Step, run_share
 
 try:
-    from datatrove.executor import SlurmPipelineExecutor  # type: ignore[import-untyped]
-    from datatrove.executor.base import PipelineExecutor  # type: ignore[import-untyped]
+    from datatrove.executor import SlurmPipelineExecutor
+    from datatrove.executor.base import PipelineExecutor
 except ModuleNotFoundError as error:
     raise MissingExtraError("running on a cluster", "cluster") from error
 
