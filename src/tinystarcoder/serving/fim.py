@@ -16,9 +16,9 @@ from starlette.routing import BaseRoute, Route
 from ..completion.request import Finish
 from ..generation.sampling import SamplingOptions
 from ..generation.sequence import Cancellation
-from .exchange import HttpError, Reply, Server, Stream, Whole, endpoint, event
+from .exchange import Reply, Server, Stream, Whole, endpoint, event
 from .fields import Fields
-from .openai import shape
+from .openai import check_model, shape
 
 MAX_TOKENS = 256
 
@@ -37,9 +37,7 @@ def routes(server: Server) -> list[BaseRoute]:
 
 
 def _answer(fields: Fields, server: Server) -> Reply:
-    if fields.text("model", server.model) != server.model:
-        message = f"there is no such model here; this server has {server.model}"
-        raise HttpError(404, message, field="model", code="model_not_found")
+    check_model(fields, server)
     options = SamplingOptions(
         max_tokens=fields.integer("max_tokens", MAX_TOKENS, 1),
         temperature=fields.number("temperature", 0.0, 0, 2),

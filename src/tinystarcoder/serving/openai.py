@@ -82,11 +82,15 @@ def shape(error: HttpError) -> dict[str, Any]:
     return {"error": {**told, "param": error.field, "code": error.code}}
 
 
-def _read(fields: Fields, server: Server) -> _Asked:
-    model = fields.text("model", server.model)
-    if model != server.model:
+def check_model(fields: Fields, server: Server) -> None:
+    """Raises HttpError where another model is named than the one that is served."""
+    if fields.text("model", server.model) != server.model:
         message = f"there is no such model here; this server has {server.model}"
         raise HttpError(404, message, field="model", code="model_not_found")
+
+
+def _read(fields: Fields, server: Server) -> _Asked:
+    check_model(fields, server)
     number = fields.integer("n", 1, 1, MAX_CHOICES)
     logprobs = fields.integer("logprobs", 0, 0, MAX_LOGPROBS) if fields.has("logprobs") else None
     echo = fields.flag("echo")
