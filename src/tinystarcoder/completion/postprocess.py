@@ -23,6 +23,9 @@ _REPEATED = range(2, 9)
 # How far behind the cursor brackets are looked for, in characters.
 _AHEAD = 2000
 
+# Below this mean probability of its tokens, a suggestion is withheld.
+MIN_PROBABILITY = 0.0
+
 
 def circle(suggestion: Suggestion, _: CompletionRequest) -> Suggestion:
     """Where a limit ended a text that went round in a circle, one turn is kept."""
@@ -144,8 +147,12 @@ FILTERS: tuple[Filter, ...] = (
 )
 
 
-def postprocess(suggestion: Suggestion, request: CompletionRequest) -> Suggestion:
-    """The suggestion after all filters."""
+def postprocess(
+    suggestion: Suggestion, request: CompletionRequest, min_probability: float = MIN_PROBABILITY
+) -> Suggestion:
+    """The suggestion after all filters; without text where its tokens are less probable."""
     for chosen in FILTERS:
         suggestion = chosen(suggestion, request)
+    if suggestion.probability < min_probability:
+        return replace(suggestion, text="")
     return suggestion

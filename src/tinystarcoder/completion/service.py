@@ -9,7 +9,7 @@ suggestion ends.
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from functools import lru_cache, partial
 from threading import Event, Lock
 from time import monotonic
@@ -24,7 +24,7 @@ from ..generation.scheduler import Generation, Scheduler
 from ..generation.sequence import NEVER, Cancellation, Token, room_for_prompt
 from ..pretrained import Model
 from .context import fit, header
-from .postprocess import postprocess
+from .postprocess import MIN_PROBABILITY, postprocess
 from .request import CompletionRequest, Cost, Finish, Score, Snippet, Suggestion
 from .stopping import boundary, extent
 from .suggestion_cache import SuggestionCache
@@ -45,7 +45,7 @@ class CompletionService:
         order: fim.Order = "psm",
         slots: int = 8,
         waiting: int = 64,
-        min_probability: float = 0.0,
+        min_probability: float = MIN_PROBABILITY,
     ) -> None:
         self.model = model
         self.order = order
@@ -77,15 +77,17 @@ class CompletionService:
         known = self.suggestions.find(request)
         if known is not None:
             return known
-        ids = self.prompt_ids(request)
         with self._documents.newest(request.path, cancelled) as current:
-            run = self.run(ids, request.sampling, current)
-            suggestion = postprocess(_until_boundary(run, request), request)
-            if suggestion.probability < self.min_probability:
-                suggestion = replace(suggestion, text="")
+            written = self.write(request, current)
+        suggestion = postprocess(written, request, self.min_probability)
         if suggestion.finish != "cancelled":
             self.suggestions.store(request, suggestion)
         return suggestion
+
+    def write(self, request: CompletionRequest, cancelled: Cancellation = NEVER) -> Suggestion:
+        """What the model writes at the cursor up to its natural end: not cached, not filtered."""
+        run = self.run(self.prompt_ids(request), request.sampling, cancelled)
+        return _until_boundary(run, request)
 
     def run(
         self,
