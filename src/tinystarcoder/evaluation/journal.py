@@ -5,13 +5,16 @@ kill, is dropped. A file of other settings is an error, never overwritten.
 """
 
 import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import EvaluationError
 from ..files import write_atomically
 
 Record = dict[str, Any]
+T = TypeVar("T")
 
 
 class Journal:
@@ -42,6 +45,33 @@ class Journal:
         self.records[record["id"]] = record
         with self.path.open("ab") as file:
             file.write(_line(record))
+
+    def fill(
+        self, items: Sequence[tuple[str, T]], make: Callable[[T], Record], at_once: int = 1
+    ) -> Iterator[Record]:
+        """Makes what is lacking, so many at once in threads; yields all, in the items' order.
+
+        An item is its id and what ``make`` takes.
+        """
+        todo = [item for id_, item in items if id_ not in self.records]
+        pool = ThreadPoolExecutor(at_once)
+        made = pool.map(make, todo)
+        try:
+            for id_, _ in items:
+                if id_ not in self.records:
+                    self.append(next(made))
+                yield self.records[id_]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def need(self, ids: Sequence[str]) -> None:
+        """Raises EvaluationError where any of these was not written yet."""
+        missing = [id_ for id_ in ids if id_ not in self.records]
+        if missing:
+            raise EvaluationError(
+                f"{self.path}: no samples of {len(missing)} problems, {missing[0]} the first: "
+                "generate them first"
+            )
 
 
 def read(path: Path) -> tuple[Record, dict[str, Record], int]:
