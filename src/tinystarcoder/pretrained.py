@@ -110,16 +110,22 @@ class Model:
         that was not trained to infill.
         """
         chosen = SamplingOptions(**options)
+        ids = self.infill_ids(prefix, suffix, chosen.max_tokens, order)
+        return self._samples(ids, chosen, 1)[0]
+
+    def infill_ids(
+        self, prefix: str, suffix: str, max_tokens: int, order: fim.Order = "spm"
+    ) -> list[int]:
+        """The prompt of :meth:`infill`, which raises what it raises."""
         if order not in get_args(fim.Order):
             raise RequestError(f"order {order!r}: must be one of {', '.join(get_args(fim.Order))}")
         tokens = self.tokenizer.fim
         if tokens is None:
             raise RequestError("this model cannot infill: its vocabulary has no FIM tokens")
         before, after = self.tokenizer.encode(prefix), self.tokenizer.encode(suffix)
-        room = room_for_prompt(self.config, chosen.max_tokens) - fim.SENTINELS
+        room = room_for_prompt(self.config, max_tokens) - fim.SENTINELS
         before, after = fit_around(before, after, room)
-        ids = fim.prompt(before, after, tokens, order)
-        return self._samples(ids, chosen, 1)[0]
+        return fim.prompt(before, after, tokens, order)
 
     def _samples(
         self, ids: list[int], options: SamplingOptions, number: int, beginning: str = ""

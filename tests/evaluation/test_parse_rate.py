@@ -1,10 +1,13 @@
 """Where prompts are cut, and which completions pass."""
 
+from collections.abc import Iterable, Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinystarcoder.errors import CorpusError
+from tinystarcoder.evaluation.generators import Ask, Written
 from tinystarcoder.evaluation.held_out import Source
 from tinystarcoder.evaluation.parse_rate import (
     MAX_CHARACTERS,
@@ -183,6 +186,13 @@ def test_files_that_are_no_python_3_give_no_prompts() -> None:
 def test_every_prompt_is_completed_and_judged() -> None:
     prompts = [Prompt("p 1", "m.py", 2, HEADER), Prompt("p 1", "n.py", 2, "def g(y):\n")]
     answers = {HEADER: ("    return x\n    y", False), "def g(y):\n": ("    pass", True)}
-    results = list(parse_rate(prompts, lambda text: answers[text]))
+
+    class Answers:
+        def generate(self, asked: Iterable[Ask]) -> Iterator[list[Written]]:
+            for ask in asked:
+                assert ask.suffix is None and ask.options.max_tokens == 7
+                yield [Written(*answers[ask.prefix])]
+
+    results = list(parse_rate(prompts, Answers(), max_tokens=7))
     assert [result.prompt for result in results] == prompts
     assert [result.verdict.passed for result in results] == [True, False]

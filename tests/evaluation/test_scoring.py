@@ -1,12 +1,13 @@
 """Samples and scores: the same after a kill, and worth what they should be."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tinystarcoder.errors import EvaluationError
 from tinystarcoder.evaluation.execution import Limits, Program
+from tinystarcoder.evaluation.generators import Ask, Written
 from tinystarcoder.evaluation.journal import Journal
 from tinystarcoder.evaluation.problems import Problem, Task
 from tinystarcoder.evaluation.sandbox import Sandbox
@@ -27,14 +28,15 @@ class Dice:
     def __init__(self, fails_after: int = 99) -> None:
         self.left, self.seen = fails_after, []  # type: ignore[var-annotated]
 
-    def generate(
-        self, prefix: str, suffix: str | None, options: SamplingOptions, number: int
-    ) -> list[str]:
-        if not self.left:
-            raise KeyboardInterrupt
-        self.left -= 1
-        self.seen.append((prefix, suffix, options.max_tokens, tuple(options.stop)))
-        return [f"{prefix} {options.seed} {sample}\nmore" for sample in range(number)]
+    def generate(self, asked: Iterable[Ask]) -> Iterator[list[Written]]:
+        for ask in asked:
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            options = ask.options
+            self.seen.append((ask.prefix, ask.suffix, options.max_tokens, tuple(options.stop)))
+            texts = (f"{ask.prefix} {options.seed} {n}\nmore" for n in range(ask.number))
+            yield [Written(text, ended=True) for text in texts]
 
 
 def write(folder: Path, dice: Dice, seed: int = 0) -> Journal:

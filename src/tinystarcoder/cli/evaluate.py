@@ -23,9 +23,16 @@ from ..errors import RequestError
 from ..evaluation import report
 from ..evaluation.bits_per_byte import MIDDLES, STRETCH, STRIDE, WINDOW, Score, Scorer
 from ..evaluation.execution import Limits
+from ..evaluation.generators import FamilyModel
 from ..evaluation.held_out import Source, read_sources
 from ..evaluation.journal import Record
-from ..evaluation.parse_rate import MAX_CHARACTERS, Result, cut_prompts, greedy, parse_rate
+from ..evaluation.parse_rate import (
+    MAX_CHARACTERS,
+    MAX_TOKENS,
+    Result,
+    cut_prompts,
+    parse_rate,
+)
 from ..evaluation.problems import BENCHMARKS
 from ..evaluation.sandbox import Sandbox
 from ..evaluation.scoring import Run, runner
@@ -217,7 +224,7 @@ def parse_rate_(
     model: ModelName,
     sources: Sources,
     count: Annotated[int, typer.Option(min=1, help="Prompts, spread over the sources.")] = 50,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a completion.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a completion.")] = MAX_TOKENS,
     seed: Seed = 0,
     precision: Weights = "fp32",
     json_: Json = False,
@@ -229,10 +236,10 @@ def parse_rate_(
     what is left must parse with the prompt and begin a statement other than pass.
     """
     prompts = cut_prompts(list(read_sources(sources)), count, seed)
-    complete = greedy(load(model, precision=precision), max_tokens)
+    generator = FamilyModel(load(model, precision=precision))
     results = list(
         track(
-            parse_rate(prompts, complete),
+            parse_rate(prompts, generator, max_tokens),
             total=count,
             description="completing",
             console=Console(stderr=True),
@@ -262,9 +269,7 @@ def _print_results(results: Sequence[Result]) -> None:
     )
     for result in results:
         if not result.verdict.passed:
-            prompt = result.prompt
-            where = f"{prompt.source}: {prompt.path}:{prompt.line}"
-            typer.echo(f"  {where}: {result.verdict.reason}")
+            typer.echo(f"  {result.prompt.id}: {result.verdict.reason}")
 
 
 def _score_files(source: Source, score: Callable[[str, str], Scores]) -> Scores:

@@ -1,56 +1,80 @@
 """Who writes: one method for models of this family, transformers' and servers'.
 
-Texts are texts: special tokens in a prompt are never parsed.
+It takes all that is asked of a task, lazily, so that whoever can writes many texts
+at a time. Texts are texts: special tokens in a prompt are never parsed.
 """
 
-from typing import Protocol
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple, Protocol
 
 from ..fim import Order
-from ..generation.generate import Completion, fit_prompt, sample_texts
+from ..generation.batch import Prompt, complete_all
+from ..generation.generate import fit_prompt
 from ..generation.healing import take_back
 from ..generation.sampling import SamplingOptions
 from ..pretrained import Model
 
 
+@dataclass(frozen=True)
+class Ask:
+    """``number`` texts that continue ``prefix``, or stand between it and ``suffix``."""
+
+    prefix: str
+    suffix: str | None
+    options: SamplingOptions
+    number: int = 1
+
+
+class Written(NamedTuple):
+    """A text, and whether the writer ended it rather than ``max_tokens``."""
+
+    text: str
+    ended: bool
+
+
 class Generator(Protocol):
     """Deterministic: the same arguments, the same texts."""
 
-    def generate(
-        self, prefix: str, suffix: str | None, options: SamplingOptions, number: int
-    ) -> list[str]:
-        """``number`` texts that continue ``prefix``, or stand between it and ``suffix``."""
+    def generate(self, asked: Iterable[Ask]) -> Iterator[list[Written]]:
+        """The texts of each, in the order asked."""
         ...
 
 
 class FamilyModel:
-    """A model of this family in one of this package's decoders."""
+    """A model of this family in one of this package's decoders, a batch at a time.
+
+    The texts are those that it would write one by one, where the decoder's are.
+    """
 
     def __init__(self, model: Model, order: Order = "psm") -> None:
         self._model, self._order = model, order
 
-    def generate(
-        self, prefix: str, suffix: str | None, options: SamplingOptions, number: int
-    ) -> list[str]:
-        if suffix is None:
-            return [text.text for text in continuations(self._model, prefix, options, number)]
-        fields = {name: getattr(options, name) for name in ("temperature", "top_p", "max_tokens")}
-        return [
-            self._model.infill(
-                prefix,
-                suffix,
-                order=self._order,
-                stop=options.stop,
-                seed=None if options.seed is None else options.seed + sample,
-                **fields,
-            ).text
-            for sample in range(number)
-        ]
+    def generate(self, asked: Iterable[Ask]) -> Iterator[list[Written]]:
+        model, numbers = self._model, deque[int]()
 
+        def prompts() -> Iterator[Prompt]:
+            for ask in asked:
+                numbers.append(ask.number)
+                prompt = self._prompt(ask)
+                yield from (replace(prompt, sample=sample) for sample in range(ask.number))
 
-def continuations(
-    model: Model, text: str, options: SamplingOptions, number: int
-) -> list[Completion]:
-    """What the model writes after a file's text."""
-    ids = fit_prompt(model.tokenizer.encode(text), model.config, options.max_tokens)
-    ids, beginning = take_back(model.tokenizer, ids)
-    return sample_texts(model.decoder, model.tokenizer, ids, options, number, beginning=beginning)
+        texts = (
+            Written(completion.text, completion.finish_reason == "stop")
+            for completion in complete_all(
+                model.decoder, model.tokenizer, prompts(), new_drafter=model.new_drafter
+            )
+        )
+        for first in texts:
+            yield [first, *islice(texts, numbers.popleft() - 1)]
+
+    def _prompt(self, ask: Ask) -> Prompt:
+        model, limit = self._model, ask.options.max_tokens
+        if ask.suffix is not None:
+            ids = model.infill_ids(ask.prefix, ask.suffix, limit, self._order)
+            return Prompt(ids, ask.options)
+        ids = fit_prompt(model.tokenizer.encode(ask.prefix), model.config, limit)
+        ids, beginning = take_back(model.tokenizer, ids)
+        return Prompt(ids, ask.options, beginning=beginning)

@@ -29,16 +29,16 @@ import ast
 import codeop
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from ..generation.sampling import SamplingOptions
-from ..pretrained import Model
-from .generators import continuations
+from .generators import Ask, Generator
 from .held_out import Source, deal
 
 MAX_CHARACTERS = 3000
+MAX_TOKENS = 64
 
 # Makes the compiler tell what is not finished from what is wrong, as codeop does.
 _FLAGS = ast.PyCF_ONLY_AST | codeop.PyCF_ALLOW_INCOMPLETE_INPUT  # type: ignore[attr-defined]
@@ -52,6 +52,11 @@ class Prompt:
     path: str
     line: int
     text: str
+
+    @property
+    def id(self) -> str:
+        """Tells it from all others of its sources."""
+        return f"{self.source}: {self.path}:{self.line}"
 
 
 @dataclass(frozen=True)
@@ -77,26 +82,14 @@ class Result:
     verdict: Verdict
 
 
-# Takes a prompt; returns what the model writes and whether it ended by itself.
-Complete = Callable[[str], tuple[str, bool]]
-
-
-def greedy(model: Model, max_tokens: int) -> Complete:
-    """Greedy completions; a prompt is a file's text, in which no special token is parsed."""
+def parse_rate(
+    prompts: Sequence[Prompt], generator: Generator, max_tokens: int = MAX_TOKENS
+) -> Iterator[Result]:
+    """The verdict on what is written, greedily, after each prompt, as they come."""
     options = SamplingOptions(max_tokens=max_tokens)
-
-    def complete(text: str) -> tuple[str, bool]:
-        (completion,) = continuations(model, text, options, 1)
-        return completion.text, completion.finish_reason == "stop"
-
-    return complete
-
-
-def parse_rate(prompts: Sequence[Prompt], complete: Complete) -> Iterator[Result]:
-    """The verdict on the model's completion of each prompt, as they come."""
-    for prompt in prompts:
-        completion, ended = complete(prompt.text)
-        yield Result(prompt, completion, judge(prompt.text, completion, ended=ended))
+    asked = (Ask(prompt.text, None, options) for prompt in prompts)
+    for prompt, (text,) in zip(prompts, generator.generate(asked), strict=True):
+        yield Result(prompt, text.text, judge(prompt.text, text.text, ended=text.ended))
 
 
 def judge(prompt: str, completion: str, *, ended: bool) -> Verdict:

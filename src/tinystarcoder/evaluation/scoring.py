@@ -17,7 +17,7 @@ from functools import lru_cache
 from ..errors import EvaluationError
 from ..generation.sampling import SamplingOptions
 from .execution import Limits, Program, run_tests
-from .generators import Generator
+from .generators import Ask, Generator
 from .journal import Journal, Record
 from .problems import Problem, Task
 from .sandbox import Sandbox
@@ -35,15 +35,21 @@ def generate(
     """Writes ``number`` samples of each problem that the journal lacks; yields as they come.
 
     ``options``: the task's own length and stops replace its. Each problem draws
-    from the seed and its id, so that the order and a kill change nothing.
+    from the seed and its id, so that a batch, the order and a kill change nothing.
     """
     seed = options.seed or 0
     options = replace(options, max_tokens=task.max_tokens, stop=task.stop)
+
+    def ask(problem: Problem) -> Ask:
+        own = replace(options, seed=zlib.crc32(f"{seed} {problem.id}".encode()))
+        return Ask(problem.prefix, problem.suffix, own, number)
+
+    missing = [problem for problem in task.problems if problem.id not in journal.records]
+    written = generator.generate(map(ask, missing))
     for problem in task.problems:
         if problem.id not in journal.records:
-            own = replace(options, seed=zlib.crc32(f"{seed} {problem.id}".encode()))
-            texts = generator.generate(problem.prefix, problem.suffix, own, number)
-            journal.append({"id": problem.id, "samples": texts})
+            samples = [text.text for text in next(written)]
+            journal.append({"id": problem.id, "samples": samples})
         yield journal.records[problem.id]
 
 

@@ -20,7 +20,7 @@ from .bits_per_byte import MIDDLES, Encoder, Score, Scorer, ScoringDecoder
 from .generators import FamilyModel, Generator
 from .held_out import Source
 from .journal import Journal, Record
-from .parse_rate import Complete, cut_prompts, greedy, judge
+from .parse_rate import cut_prompts, parse_rate
 from .problems import BENCHMARKS, Task, line_task, read_task
 from .scoring import Run, generate, score
 from .speculation import measure
@@ -30,6 +30,8 @@ ON_FILES = ("bits-per-byte", "middles", "parse-rate", "line-match")
 # With a draft model, or by prompt lookup without one.
 SPECULATION = "speculation"
 TASKS = (*ON_FILES, *BENCHMARKS, SPECULATION)
+# Who is no model of this family, by the word before the colon.
+TRANSFORMERS, SERVERS = "transformers", ("llama.cpp", "openai")
 
 # Takes a description, how many, and what comes; passes it on and shows how far it is.
 Watch = Callable[[str, int, Iterable[Record]], Iterable[Record]]
@@ -64,44 +66,48 @@ class Subject:
     """
 
     def __init__(self, name: str, precision: Precision = "fp32", order: Order = "psm") -> None:
-        """``precision`` in memory and ``order`` of infilling: of a model of this family."""
-        self.name, self.precision, self.order = name, precision, order
+        """``precision`` in memory: a peer has its own. ``order`` of infilling: a server has its."""
+        self.name, self._precision, self._order = name, precision, order
         self._kind, _, self._where = name.partition(":")
 
     @cached_property
-    def _loaded(self) -> tuple[Generator, ScoringDecoder | None, Encoder | None, Complete | None]:
-        if self._kind == "transformers":
+    def _loaded(self) -> tuple[Generator, ScoringDecoder | None, Encoder | None]:
+        if self._kind == TRANSFORMERS:
             # Not before it is asked for: it brings torch.
             try:
                 from .peers.transformers_model import TransformersModel
             except ModuleNotFoundError as error:
                 raise MissingExtraError(self.name, "evaluate") from error
-            peer = TransformersModel(self._where)
-            return peer, peer.decoder, peer.tokenizer, None
-        if self._kind in ("llama.cpp", "openai"):
+            peer = TransformersModel(self._where, self._order)
+            return peer, peer.decoder, peer.tokenizer
+        if self._kind in SERVERS:
             from .peers.server import ServerModel
 
             url, _, model = self._where.partition("#")
-            return ServerModel(url, self._kind, model), None, None, None  # type: ignore[arg-type]
-        own = load(self.name, precision=self.precision)
-        return FamilyModel(own, self.order), own.decoder, own.tokenizer, greedy(own, 64)
+            return ServerModel(url, self._kind, model), None, None  # type: ignore[arg-type]
+        own = load(self.name, precision=self._precision)
+        return FamilyModel(own, self._order), own.decoder, own.tokenizer
 
     @property
     def generator(self) -> Generator:
         """What writes."""
         return self._loaded[0]
 
-    @property
-    def complete(self) -> Complete:
-        """Greedy completions of 64 tokens for the parse rate; a peer's are taken as cut off."""
-        options = SamplingOptions(max_tokens=64)
-        return self._loaded[3] or (
-            lambda text: (self.generator.generate(text, None, options, 1)[0], False)
-        )
+    def protocol(self, *, infills: bool = False) -> Record:
+        """Of what was asked for, that which it heeds."""
+        is_server, is_own = self._kind in SERVERS, self._kind not in (TRANSFORMERS, *SERVERS)
+        order = {"order": self._order} if infills and not is_server else {}
+        return {**order, **({"precision": self._precision} if is_own else {})}
+
+    def own(self, draft: str | None) -> Model:
+        """The model itself, with what guesses for it. EvaluationError for a peer."""
+        if self._kind in (TRANSFORMERS, *SERVERS):
+            raise EvaluationError(f"{self.name}: {SPECULATION} needs a model of this family")
+        return load(self.name, precision=self._precision, draft=draft)
 
     def scorer(self) -> Scorer:
         """EvaluationError for a server, which tells no probabilities."""
-        _, decoder, tokenizer, _ = self._loaded
+        _, decoder, tokenizer = self._loaded
         if decoder is None or tokenizer is None:
             raise EvaluationError(f"{self.name}: bits-per-byte needs the weights, not a server")
         return Scorer(decoder, tokenizer)
@@ -134,9 +140,9 @@ class Suite:
         settings = self._settings
         protocol: Record = {"samples": settings.samples, "temperature": settings.temperature}
         protocol |= {"top_p": settings.top_p, "seed": settings.seed, "max_tokens": task.max_tokens}
-        if any(problem.suffix is not None for problem in task.problems):
-            protocol["order"] = self._subject.order
-        header = self._header(task.name, protocol) | {"problems": task.checksum()}
+        infills = any(problem.suffix is not None for problem in task.problems)
+        header = self._header(task.name, protocol, infills=infills)
+        header |= {"problems": task.checksum()}
         journal = Journal(self._output / "samples" / f"{task.name}.jsonl", header)
         if len(journal.records) < len(task.problems):
             records = generate(
@@ -182,15 +188,16 @@ class Suite:
         journal = self._scores("parse-rate", {"seed": settings.seed, "prompts": settings.prompts})
 
         def records() -> Iterator[Record]:
+            todo = [prompt for prompt in prompts if prompt.id not in journal.records]
+            results = parse_rate(todo, self._subject.generator) if todo else iter(())
             for prompt in prompts:
-                item = f"{prompt.source}: {prompt.path}:{prompt.line}"
-                if item not in journal.records:
-                    text, ended = self._subject.complete(prompt.text)
-                    verdict = judge(prompt.text, text, ended=ended)
-                    metrics = {"whole Python": (float(verdict.passed), 1)}
-                    record = {"id": item, "metrics": metrics, "failed": [verdict.reason]}
-                    journal.append(record | {"text": text})
-                yield journal.records[item]
+                if prompt.id not in journal.records:
+                    result = next(results)
+                    metrics = {"whole Python": (float(result.verdict.passed), 1)}
+                    record = {"id": prompt.id, "metrics": metrics}
+                    record |= {"failed": [result.verdict.reason], "text": result.completion}
+                    journal.append(record)
+                yield journal.records[prompt.id]
 
         self._exhaust("parse-rate", len(prompts), records())
 
@@ -205,15 +212,12 @@ class Suite:
         def records() -> Iterator[Record]:
             model: Model | None = None
             for prompt in prompts:
-                item = f"{prompt.source}: {prompt.path}:{prompt.line}"
-                if item not in journal.records:
-                    model = model or load(
-                        self._subject.name, precision=self._subject.precision, draft=draft
-                    )
+                if prompt.id not in journal.records:
+                    model = model or self._subject.own(draft)
                     assert model.new_drafter is not None
                     metrics = measure(model, model.new_drafter, prompt.text, options)
-                    journal.append({"id": item, "metrics": metrics})
-                yield journal.records[item]
+                    journal.append({"id": prompt.id, "metrics": metrics})
+                yield journal.records[prompt.id]
 
         self._exhaust(SPECULATION, len(prompts), records())
 
@@ -221,9 +225,9 @@ class Suite:
         header = self._header(name, protocol) | {"sources": [s.name for s in self._sources]}
         return Journal(self._output / "scores" / f"{name}.jsonl", header)
 
-    def _header(self, name: str, protocol: Record) -> Record:
+    def _header(self, name: str, protocol: Record, *, infills: bool = False) -> Record:
         subject = self._subject
-        protocol = {**protocol, "precision": subject.precision}
+        protocol = {**protocol, **subject.protocol(infills=infills)}
         return {"task": name, "model": subject.name, "protocol": protocol}
 
     def _need_sources(self, name: str) -> Sequence[Source]:

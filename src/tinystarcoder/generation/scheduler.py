@@ -75,6 +75,7 @@ class _Running:
 class Scheduler:
     """The owner of a decoder: :meth:`submit` from any thread, one thread runs it.
 
+    That thread is its own after :meth:`start`, or the one that calls :meth:`step`.
     ``slots`` bounds the texts at once, and the prompts that are remembered;
     ``waiting`` those that wait for a slot.
     """
@@ -109,7 +110,10 @@ class Scheduler:
         with self._changed:
             self._is_closed = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread.ident is None:  # Never started: who closes it has called step().
+            self._cancel_all()
+        else:
+            self._thread.join()
 
     def submit(
         self,

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from tinystarcoder.errors import EvaluationError
-from tinystarcoder.evaluation.peers.server import ServerModel
+from tinystarcoder.evaluation.generators import Ask, Written
 from tinystarcoder.evaluation.suite import Subject
 from tinystarcoder.generation.sampling import SamplingOptions
 
 OPTIONS = SamplingOptions(max_tokens=8, temperature=0.5, top_p=0.9, seed=7, stop=("\n", "#"))
 
 ANSWERS = {
-    "/completion": {"content": "one"},
-    "/infill": {"content": "two"},
-    "/v1/completions": {"choices": [{"text": "three"}]},
+    "/completion": {"content": "one", "stop_type": "word"},
+    "/infill": {"content": "two", "stop_type": "limit"},
+    "/v1/completions": {"choices": [{"text": "three", "finish_reason": "stop"}]},
 }
 
 
@@ -30,7 +30,8 @@ def server() -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append((self.path, body))
-            found = ANSWERS.get(self.path) if body.get("model") != "none" else None
+            odd: dict[str, Any] = {"none": None, "odd": ["no", "object"]}
+            found = odd.get(body.get("model", ""), ANSWERS.get(self.path))
             self.send_response(200 if found else 404)
             self.end_headers()
             self.wfile.write(json.dumps(found or {"error": "no such model"}).encode())
@@ -45,12 +46,17 @@ def server() -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
         thread.join()
 
 
+def texts(model: str, ask: Ask) -> list[Written]:
+    """What a subject of that name writes."""
+    (found,) = Subject(model).generator.generate([ask])
+    return found
+
+
 def test_llama_cpp(server: tuple[str, list[tuple[str, dict[str, Any]]]]) -> None:
     url, asked = server
-    model = Subject(f"llama.cpp:{url}").generator
-    assert isinstance(model, ServerModel)
-    assert model.generate("a", None, OPTIONS, 2) == ["one", "one"]
-    assert model.generate("a", "b", OPTIONS, 1) == ["two"]
+    name = f"llama.cpp:{url}"
+    assert texts(name, Ask("a", None, OPTIONS, 2)) == [("one", True)] * 2
+    assert texts(name, Ask("a", "b", OPTIONS)) == [("two", False)]
     (_, first), (_, second), (path, third) = asked
     assert first == {
         "prompt": "a",
@@ -66,8 +72,7 @@ def test_llama_cpp(server: tuple[str, list[tuple[str, dict[str, Any]]]]) -> None
 
 def test_openai(server: tuple[str, list[tuple[str, dict[str, Any]]]]) -> None:
     url, asked = server
-    model = Subject(f"openai:{url}#tiny").generator
-    assert model.generate("a", "b", OPTIONS, 1) == ["three"]
+    assert texts(f"openai:{url}#tiny", Ask("a", "b", OPTIONS)) == [("three", True)]
     path, body = asked[0]
     assert path == "/v1/completions"
     assert (body["model"], body["prompt"], body["suffix"]) == ("tiny", "a", "b")
@@ -76,9 +81,14 @@ def test_openai(server: tuple[str, list[tuple[str, dict[str, Any]]]]) -> None:
 
 def test_errors(server: tuple[str, list[tuple[str, dict[str, Any]]]]) -> None:
     url, _ = server
+    ask = Ask("a", None, OPTIONS)
     with pytest.raises(EvaluationError, match=r"404: .*no such model"):
-        Subject(f"openai:{url}#none").generator.generate("a", None, OPTIONS, 1)
+        texts(f"openai:{url}#none", ask)
+    with pytest.raises(EvaluationError, match="no completion came"):
+        texts(f"openai:{url}#odd", ask)
     with pytest.raises(EvaluationError, match="needs the weights, not a server"):
         Subject(f"openai:{url}").scorer()
+    with pytest.raises(EvaluationError, match="needs a model of this family"):
+        Subject(f"openai:{url}").own(None)
     with pytest.raises(EvaluationError, match="no completion came"):
-        Subject("openai:http://127.0.0.1:1").generator.generate("a", None, OPTIONS, 1)
+        texts("openai:http://127.0.0.1:1", ask)

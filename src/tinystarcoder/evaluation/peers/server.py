@@ -8,10 +8,12 @@ a seed.
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 from ...errors import EvaluationError
 from ...generation.sampling import SamplingOptions
+from ..generators import Ask, Written
 
 Dialect = Literal["llama.cpp", "openai"]
 
@@ -24,37 +26,41 @@ class ServerModel:
     def __init__(self, url: str, dialect: Dialect, model: str = "") -> None:
         self._url, self._dialect, self._model = url.rstrip("/"), dialect, model
 
-    def generate(
-        self, prefix: str, suffix: str | None, options: SamplingOptions, number: int
-    ) -> list[str]:
-        ask = self._openai if self._dialect == "openai" else self._llama_cpp
-        return [ask(prefix, suffix, options, sample) for sample in range(number)]
+    def generate(self, asked: Iterable[Ask]) -> Iterator[list[Written]]:
+        write = self._openai if self._dialect == "openai" else self._llama_cpp
+        for ask in asked:
+            yield [write(ask, sample) for sample in range(ask.number)]
 
-    def _openai(
-        self, prefix: str, suffix: str | None, options: SamplingOptions, sample: int
-    ) -> str:
-        body = self._shared(options, sample) | {
+    def _openai(self, ask: Ask, sample: int) -> Written:
+        body = self._shared(ask.options, sample) | {
             "model": self._model,
-            "prompt": prefix,
-            "max_tokens": options.max_tokens,
+            "prompt": ask.prefix,
+            "max_tokens": ask.options.max_tokens,
             # OpenAI takes four; the rest is cut by the task.
-            "stop": list(options.stop)[:4],
+            "stop": list(ask.options.stop)[:4],
         }
-        if suffix is not None:
-            body["suffix"] = suffix
-        return str(self._post("/v1/completions", body, ("choices", 0, "text")))
+        if ask.suffix is not None:
+            body["suffix"] = ask.suffix
 
-    def _llama_cpp(
-        self, prefix: str, suffix: str | None, options: SamplingOptions, sample: int
-    ) -> str:
-        body = self._shared(options, sample) | {
-            "n_predict": options.max_tokens,
-            "stop": list(options.stop),
+        def read(reply: Any) -> Written:
+            choice = reply["choices"][0]
+            return Written(str(choice["text"]), choice.get("finish_reason") == "stop")
+
+        return self._post("/v1/completions", body, read)
+
+    def _llama_cpp(self, ask: Ask, sample: int) -> Written:
+        body = self._shared(ask.options, sample) | {
+            "n_predict": ask.options.max_tokens,
+            "stop": list(ask.options.stop),
         }
-        if suffix is None:
-            return str(self._post("/completion", body | {"prompt": prefix}, ("content",)))
-        body |= {"input_prefix": prefix, "input_suffix": suffix}
-        return str(self._post("/infill", body, ("content",)))
+
+        def read(reply: Any) -> Written:
+            return Written(str(reply["content"]), reply.get("stop_type") in ("eos", "word"))
+
+        if ask.suffix is None:
+            return self._post("/completion", body | {"prompt": ask.prefix}, read)
+        body |= {"input_prefix": ask.prefix, "input_suffix": ask.suffix}
+        return self._post("/infill", body, read)
 
     def _shared(self, options: SamplingOptions, sample: int) -> dict[str, Any]:
         return {
@@ -63,7 +69,7 @@ class ServerModel:
             "seed": ((options.seed or 0) + sample) % (1 << 31),
         }
 
-    def _post(self, path: str, body: dict[str, Any], place: tuple[str | int, ...]) -> Any:
+    def _post(self, path: str, body: dict[str, Any], read: Callable[[Any], Written]) -> Written:
         request = urllib.request.Request(
             self._url + path,
             json.dumps(body).encode(),
@@ -71,12 +77,9 @@ class ServerModel:
         )
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS) as reply:
-                found = json.load(reply)
-            for step in place:
-                found = found[step]
+                return read(json.load(reply))
         except urllib.error.HTTPError as error:
             said = error.read(300).decode(errors="replace")
             raise EvaluationError(f"{self._url}{path}: {error.code}: {said}") from error
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise EvaluationError(f"{self._url}{path}: no completion came: {error!r}") from error
-        return found

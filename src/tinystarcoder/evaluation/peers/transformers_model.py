@@ -4,17 +4,17 @@ For bits-per-byte it is a decoder like ours, its KV cache cropped where a slot i
 truncated. It gives up speed: one sequence at a time, in the checkpoint's dtype.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
+from ... import fim
 from ...engine.decoder import Logits, check_length
 from ...errors import EvaluationError, RequestError
-from ...fim import FimTokens
-from ...generation.sampling import SamplingOptions
 from ...model.config import ModelConfig
+from ..generators import Ask, Written
 
 # Prefix, middle, suffix and pad of the families that infill.
 _SENTINELS = (
@@ -27,7 +27,8 @@ _SENTINELS = (
 class TransformersModel:
     """A folder or hub id. Raises EvaluationError where transformers cannot load it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, order: fim.Order = "psm") -> None:
+        self._order = order
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
             model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
@@ -38,11 +39,13 @@ class TransformersModel:
         self.tokenizer = PeerTokenizer(self._tokenizer)
         self.decoder = TransformersDecoder(self._model)
 
+    def generate(self, asked: Iterable[Ask]) -> Iterator[list[Written]]:
+        return map(self._write, asked)
+
     @torch.inference_mode()
-    def generate(
-        self, prefix: str, suffix: str | None, options: SamplingOptions, number: int
-    ) -> list[str]:
-        ids = self._prompt(prefix, suffix)[-(self.decoder.positions - options.max_tokens) :]
+    def _write(self, ask: Ask) -> list[Written]:
+        options, end = ask.options, self.tokenizer.eos_id
+        ids = self._prompt(ask)[-(self.decoder.positions - options.max_tokens) :]
         settings: dict[str, Any] = {"do_sample": False}
         if options.temperature:
             torch.manual_seed(options.seed or 0)
@@ -50,7 +53,7 @@ class TransformersModel:
                 "do_sample": True,
                 "temperature": options.temperature,
                 "top_p": options.top_p,
-                "num_return_sequences": number,
+                "num_return_sequences": ask.number,
             }
         if options.stop:
             settings |= {"stop_strings": list(options.stop), "tokenizer": self._tokenizer}
@@ -59,20 +62,28 @@ class TransformersModel:
             prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=options.max_tokens,
-            pad_token_id=self.tokenizer.eos_id,
+            pad_token_id=end,
             **settings,
-        )[:, len(ids) :]
-        texts: list[str] = self._tokenizer.batch_decode(written, skip_special_tokens=True)
-        return texts if options.temperature else texts * number
+        )[:, len(ids) :].tolist()
+        texts = [
+            # What is shorter than the longest is filled up with ends.
+            Written(text, len(found) < options.max_tokens or end in found)
+            for text, found in zip(self._decode(written), written, strict=True)
+        ]
+        return texts if options.temperature else texts * ask.number
 
-    def _prompt(self, prefix: str, suffix: str | None) -> list[int]:
-        if suffix is None:
-            return self.tokenizer.encode(prefix) or [self.tokenizer.eos_id]
+    def _decode(self, written: list[list[int]]) -> list[str]:
+        texts: list[str] = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+        return texts
+
+    def _prompt(self, ask: Ask) -> list[int]:
+        if ask.suffix is None:
+            return self.tokenizer.encode(ask.prefix) or [self.tokenizer.eos_id]
         tokens = self.tokenizer.fim
         if tokens is None:
             raise RequestError("this model cannot infill: its vocabulary has no FIM tokens")
-        before, after = self.tokenizer.encode(prefix), self.tokenizer.encode(suffix)
-        return [tokens.prefix, *before, tokens.suffix, *after, tokens.middle]
+        before, after = self.tokenizer.encode(ask.prefix), self.tokenizer.encode(ask.suffix)
+        return fim.prompt(before, after, tokens, self._order)
 
 
 class PeerTokenizer:
@@ -84,7 +95,7 @@ class PeerTokenizer:
         vocabulary = backend.get_vocab()
         found = [[vocabulary.get(token) for token in spelling] for spelling in _SENTINELS]
         whole = [ids for ids in found if None not in ids]
-        self.fim = FimTokens(**_named(whole[0])) if whole else None
+        self.fim = fim.FimTokens(**_named(whole[0])) if whole else None
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; special tokens in it are not parsed."""
