@@ -118,7 +118,10 @@ def test_the_benchmarks_contenders_are_recipes_that_differ():
     shared = dict.fromkeys(("data.train", "data.tokenizer", "data.validation"), "tokens")
     made = [
         (benchmark.recipe(changes, tokens, shared), tokens)
-        for _, changes, tokens in benchmark.contenders(1_000_000)
+        for _, changes, tokens in (
+            *benchmark.rates(1_000_000),
+            *benchmark.contenders(1_000_000, 1e-3),
+        )
     ]
     assert all(abs(recipe.total_tokens() / tokens - 1) < 0.02 for recipe, tokens in made)
-    assert len({repr(recipe) for recipe, _ in made}) == len(made) == 11
+    assert len({repr(recipe) for recipe, _ in made}) == len(made) == 12
