@@ -25,6 +25,16 @@ HUMAN_EVAL_PLUS = {key: value for key, value in HUMAN_EVAL.items() if key != "te
     "plus_input": [[3], [1e300]],
     "atol": 0,
 }
+ANY_ROOT = {
+    "task_id": "HumanEval/32",
+    "prompt": "def poly(xs, x):\n    return sum(c * x**i for i, c in enumerate(xs))\n\n\n"
+    'def find_zero(xs):\n    """A root of a polynomial."""\n',
+    "entry_point": "find_zero",
+    "canonical_solution": "    return -abs(xs[0]) ** 0.5\n",
+    "base_input": [[[-1, 0, 1]]],
+    "plus_input": [[[-4, 0, 1]]],
+    "atol": 1e-4,
+}
 MBPP = {
     "task_id": 11,
     "text": "Write a function to halve a number.",
@@ -43,6 +53,7 @@ INFILLING = {
 FORMS = {
     "HumanEval": ("human-eval", HUMAN_EVAL, "\n    return x\n"),
     "HumanEval+": ("human-eval", HUMAN_EVAL_PLUS, "\n    return x // 2\n"),
+    "HumanEval+, any root": ("human-eval", ANY_ROOT, "\n    return 1.0\n"),
     "MBPP": ("mbpp", MBPP, "\ndef half(x):\n    return x\n"),
     "infilling": ("single-line", INFILLING, "    x /= 3\n"),
 }
@@ -68,6 +79,11 @@ def test_a_reference_passes_and_a_wrong_answer_fails(form: str, tmp_path: Path) 
     (problem,) = task.problems
     assert verdict(problem, problem.reference) == ""
     assert verdict(problem, wrong).startswith("AssertionError")
+
+
+def test_another_root_than_the_references_passes(tmp_path: Path) -> None:
+    (problem,) = read_task("human-eval", written(tmp_path, ANY_ROOT)).problems
+    assert verdict(problem, "\n    return abs(xs[0]) ** 0.5\n") == ""
 
 
 def test_prompts_end_as_bigcodes_do(tmp_path: Path) -> None:

@@ -155,6 +155,14 @@ def test_phases_are_planned_as_they_will_be_run():
     assert tokens == made.tokens == recipe.total_tokens()
 
 
+def test_a_run_that_stops_early_has_executed_its_first_steps():
+    recipe = Recipe.read(RECIPES / "nano.toml")
+    made = plan(recipe, hardware("2xcpu-amx"))
+    assert planning.executed_flops(recipe, recipe.schedule.steps) == made.flops
+    first = made.phases[0]
+    assert planning.executed_flops(recipe, first.steps) == first.flops
+
+
 def test_a_rank_holds_no_more_rows_than_it_gets():
     assert plan(published(), hardware("a100")).phases[0].micro_rows == 2
     assert plan(published(), hardware("256xa100")).phases[0].micro_rows == 1

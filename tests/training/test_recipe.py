@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ def test_paths_are_relative_to_the_recipe(tmp_path):
     assert recipe.data.train == str((tmp_path / "tokens").resolve())
     assert recipe.data.tokenizer == str((Path.home() / "t").resolve())
     assert recipe.data.validation == ""
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_what_a_checkpoint_records_is_the_recipe(path):
+    recipe = Recipe.read(path)
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    with pytest.raises(RecipeError, match=r"data\.train must be of type str"):
+        Recipe.from_dict({**recipe.to_dict(), "data": {"train": 1, "tokenizer": ""}})
 
 
 def test_overrides_are_toml_values_or_text(toy_recipe):

@@ -67,6 +67,20 @@ def test_a_falling_curve_is_placed_by_its_values(tmp_path):
     assert across[-1] == pytest.approx(report._WIDTH - report._RIGHT)
 
 
+def test_a_picture_of_runs_that_went_on_from_each_other(tmp_path):
+    runs = [read_run(write_run(tmp_path / name, steps=40)) for name in ("first", "second")]
+    whole = report.joined(runs)
+    assert [record["tokens"] for record in whole.records] == [4096 * (n + 1) for n in range(80)]
+    curve = report.CURVES[1]
+    drawn = ElementTree.fromstring(report.picture(curve, [whole]))
+    assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
+    assert [
+        len(list(drawn.iter(f"{{http://www.w3.org/2000/svg}}{tag}")))
+        for tag in ("polyline", "circle", "style")
+    ] == [2, 4, 1]
+    assert report.picture(report.CURVES[2], [whole]) == ""
+
+
 def test_the_table_has_the_figures_of_the_log(tmp_path):
     text = page([read_run(write_run(tmp_path / "run"))])
     last = sum(8 / math.sqrt(step) for step in range(51, 101)) / 50

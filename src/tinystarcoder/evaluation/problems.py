@@ -1,7 +1,7 @@
 """What models are asked to write: the problems of published benchmarks, and lines of real files.
 
     human-eval    HumanEval; EvalPlus's HumanEval+, whose answers its reference computes
-    mbpp          MBPP's test split (11 to 510), or EvalPlus's MBPP+ with its ``test`` field
+    mbpp          MBPP's test split (11 to 510), or MBPP+ in the form that has a ``test`` field
     single-line, multi-line, random-span      HumanEval-Infilling
     line-match    one line of a function in held-out files, as StarCoder's paper masks it
 
@@ -173,6 +173,10 @@ def same(actual, expected, tolerance):
     return actual == expected
 def check(candidate):
     for arguments in {inputs!r}:
+        if {entry_point!r} == "find_zero":  # Any root is one, as EvalPlus judges it too.
+            value = reference["poly"](*copy.deepcopy(arguments), candidate(*arguments))
+            assert abs(value) <= {tolerance!r}, arguments
+            continue
         expected = reference[{entry_point!r}](*copy.deepcopy(arguments))
         assert same(candidate(*arguments), expected, {tolerance!r}), arguments
 """

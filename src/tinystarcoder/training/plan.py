@@ -16,6 +16,7 @@ attention counts as if there were none. docs/training.md says how far it was off
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -169,6 +170,15 @@ def attention_flops(config: ModelConfig, context: int) -> int:
 def flops_per_token(config: ModelConfig, context: int) -> int:
     """FLOPs a token of training, forward and backward: what MFU counts."""
     return product_flops(config) + attention_flops(config, context)
+
+
+def executed_flops(recipe: Recipe, steps: int) -> int:
+    """FLOPs of the first ``steps`` of a run, the optimizer's left out, as in :class:`Plan`."""
+    config, phases = recipe.model_config(), Counter(map(recipe.phase_at, range(steps)))
+    return sum(
+        count * phase.rows * phase.context * flops_per_token(config, phase.context)
+        for phase, count in phases.items()
+    )
 
 
 def activation_bytes(config: ModelConfig) -> int:

@@ -219,6 +219,13 @@ class Recipe:
         """Every field resolved, as a checkpoint records it."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+        """What :meth:`to_dict` gave. Raises RecipeError for what cannot be one."""
+        recipe: Recipe = _build(cls, dict(values), "")
+        recipe._check()
+        return recipe
+
     def phase_at(self, step: int) -> Phase:
         """The phase that optimizer step ``step`` (from 0) belongs to."""
         share = step / self.schedule.steps

@@ -115,6 +115,15 @@ def read_run(path: Path) -> Run:
     return Run(path.resolve().name if path.is_dir() else log.resolve().parent.name, records)
 
 
+def joined(runs: Sequence[Run]) -> Run:
+    """Runs of which each began from the weights of the one before, as one."""
+    records: list[Record] = []
+    for run in runs:
+        before = records[-1]["tokens"] if records else 0
+        records += [record | {"tokens": before + record["tokens"]} for record in run.records]
+    return Run(runs[-1].name, records)
+
+
 def page(runs: Sequence[Run]) -> str:
     """HTML of all runs, one color each."""
     plots = "".join(_figure(curve, runs) for curve in CURVES)
@@ -164,8 +173,32 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+def picture(curve: Curve, runs: Sequence[Run]) -> str:
+    """One plot as an SVG file of its own; empty where no run has logged it."""
+    drawn = _drawn(curve, runs)
+    if not drawn:
+        return ""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        f'width="{_WIDTH}" height="{_HEIGHT}" role="img" aria-label="{escape(curve.title)}">'
+        f"<style>{_CSS}svg {{ background: var(--paper); }}</style>{drawn}</svg>\n"
+    )
+
+
 def _figure(curve: Curve, runs: Sequence[Run]) -> str:
     """One plot, or nothing where no run has logged it."""
+    drawn = _drawn(curve, runs)
+    if not drawn:
+        return ""
+    return (
+        f"<figure><figcaption>{escape(curve.title)}</figcaption>"
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(curve.title)}">'
+        f"{drawn}</svg></figure>"
+    )
+
+
+def _drawn(curve: Curve, runs: Sequence[Run]) -> str:
+    """Axes and lines."""
     lines = [
         (index, field == curve.pale, points)
         for index, run in enumerate(runs)
@@ -189,12 +222,8 @@ def _figure(curve: Curve, runs: Sequence[Run]) -> str:
         f'<clipPath id="{clip}"><rect x="{_LEFT}" y="{_TOP}" '
         f'width="{_WIDTH - _LEFT - _RIGHT}" height="{_HEIGHT - _TOP - _BOTTOM}"/></clipPath>'
     )
-    return (
-        f"<figure><figcaption>{escape(curve.title)}</figcaption>"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(curve.title)}">'
-        f"{frame}{''.join(_axes(last, low, high, place))}"
-        f'<g clip-path="url(#{clip})">{drawn}</g></svg></figure>'
-    )
+    axes = "".join(_axes(last, low, high, place))
+    return f'{frame}{axes}<g clip-path="url(#{clip})">{drawn}</g>'
 
 
 def _range(curves: Sequence[Sequence[float]], *, falls: bool) -> tuple[float, float]:

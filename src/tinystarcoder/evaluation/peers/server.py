@@ -52,6 +52,9 @@ class ServerModel:
         body = self._shared(ask.options, sample) | {
             "n_predict": ask.options.max_tokens,
             "stop": list(ask.options.stop),
+            # Its defaults are not what the other writers draw from.
+            "top_k": 0,
+            "min_p": 0.0,
         }
 
         def read(reply: Any) -> Written:
