@@ -49,6 +49,7 @@ def arguments(model: Path, tmp_path: Path) -> list[str]:
     benchmark = tmp_path / "problems.jsonl"
     benchmark.write_text(json.dumps(PROBLEM) + "\n")
     tasks = ["bits-per-byte", "middles", "parse-rate", "line-match", f"human-eval:{benchmark}"]
+    tasks += ["keystrokes", "boundaries"]
     chosen = [word for task in tasks for word in ("--task", task)]
     options = ["--samples", "2", "--temperature", "1", "--lines", "2", "--prompts", "2"]
     return [
@@ -68,6 +69,8 @@ def test_a_suite(run: Run, arguments: list[str], tmp_path: Path) -> None:
         "parse-rate": 2,
         "line-match": 2,
         "human-eval": 1,
+        "keystrokes": 2,
+        "boundaries": 2,
     }
     assert report["tasks"]["human-eval"]["metrics"] == {
         "pass@1": {"value": 0.0, "low": 0.0, "high": 0.0}
@@ -105,6 +108,21 @@ def test_compare(run: Run, arguments: list[str], tmp_path: Path) -> None:
             assert set(entry["difference"].values()) == {0.0}
     code, output, _ = run("compare", out, other)
     assert code == 0 and "| no |" in output and "| yes |" not in output
+
+
+def test_jedi_types(run: Run, arguments: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("jedi")
+    output = tmp_path / "jedi"
+    command = ["evaluate", "jedi", str(tmp_path / "shapes"), "--output", str(output)]
+    code, shown, error = run(*command, "--task", "keystrokes", "--lines", "2")
+    assert code == 0, error
+    report = json.loads((output / "report.json").read_text())["tasks"]["keystrokes"]
+    assert set(report["metrics"]) <= {"saved", "shown", "accepted", "whole lines"}
+    assert report["group_items"] and sum(report["group_items"].values()) == 2
+    assert "precision" not in report["protocol"] and "| jedi |" in shown
+    for task in ("middles", "boundaries"):
+        code, _, error = run(*command, "--task", task)
+        assert code == 2 and "error: jedi" in error
 
 
 def test_errors(run: Run, arguments: list[str], model: Path, tmp_path: Path) -> None:

@@ -36,7 +36,16 @@ from ..evaluation.parse_rate import (
 from ..evaluation.problems import BENCHMARKS
 from ..evaluation.sandbox import Sandbox
 from ..evaluation.scoring import Run, runner
-from ..evaluation.suite import ON_FILES, SPECULATION, TASKS, Settings, Subject, Suite
+from ..evaluation.suite import (
+    BOUNDARIES,
+    KEYSTROKES,
+    ON_FILES,
+    SPECULATION,
+    TASKS,
+    Settings,
+    Subject,
+    Suite,
+)
 from ..fim import Order
 from ..pretrained import load
 
@@ -79,7 +88,8 @@ def all_(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="nano, a folder or a hub id; transformers:NAME; llama.cpp:URL or openai:URL#NAME.",
+            help="nano, a folder or a hub id; transformers:NAME; llama.cpp:URL or "
+            "openai:URL#NAME; jedi, for keystrokes.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="Where samples, scores and reports go.")],
@@ -105,7 +115,12 @@ def all_(
     limit: Annotated[
         int | None, typer.Option(min=1, help="So many problems a benchmark, evenly spread.")
     ] = None,
-    lines: Annotated[int, typer.Option(min=1, help="Lines that line-match masks.")] = 500,
+    lines: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Lines that line-match masks and keystrokes types; holes of boundaries."
+        ),
+    ] = 500,
     prompts: Annotated[
         int, typer.Option(min=1, help="Prompts of parse-rate and speculation.")
     ] = 50,
@@ -140,6 +155,10 @@ def all_(
             suite.bits_per_byte(name)
         elif name == "parse-rate":
             suite.parse_rate()
+        elif name == KEYSTROKES:
+            suite.keystrokes(score=score)
+        elif name == BOUNDARIES:
+            suite.boundaries(score=score)
         elif name == SPECULATION:
             suite.speculation(draft)
         else:

@@ -17,7 +17,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..errors import EvaluationError
 from ..model.config import ModelConfig
-from .report import BITS, figure, rows, table
+from .report import BITS, by_group, figure, rows, table
 from .statistics import Estimate
 
 Facts = dict[str, Any]
@@ -34,7 +34,12 @@ DATASETS = {
     "parse-rate": ("held-out-completions", "completions in held-out files"),
     "line-match": ("held-out-lines", "one line masked in held-out files"),
     "speculation": ("held-out-speculation", "speculation in held-out files"),
+    "keystrokes": ("held-out-keystrokes", "keystrokes in held-out files"),
+    "boundaries": ("held-out-boundaries", "where suggestions end in held-out files"),
 }
+
+# Of a task with many metrics, those that are results of the model, for the Hub.
+INDEXED = {"keystrokes": ("saved", "whole lines"), "boundaries": ("as it comes", "filtered")}
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,8 @@ def _front_matter(run: Run, labels: Labels) -> str:
 
 def _eval_results(run: Run) -> Iterator[EvalResult]:
     for task, metric, _, estimate in rows(run.report) if run.report else ():
+        if metric not in INDEXED.get(task, (metric,)):
+            continue
         dataset_type, dataset_name = DATASETS[task]
         yield EvalResult(
             task_type="text-generation",
@@ -341,6 +348,15 @@ def _results(run: Run) -> Iterator[str]:
         ]
         yield "Bits-per-byte, left to right, by package:"
         yield table(("package", "bits-per-byte"), packages).rstrip()
+    if "keystrokes" in run.report["tasks"]:
+        yield (
+            "Keystrokes: lines of held-out files typed again. A suggestion that is exactly what "
+            "the author wrote next is accepted, for one key, and saves the rest of its characters; "
+            "unfiltered: without what the completion service cuts away. By kind of line:"
+        )
+        yield by_group(
+            run.report, "keystrokes", ("saved", "shown", "accepted", "whole lines")
+        ).rstrip()
     yield (
         f"Measured by `tinystarcoder evaluate` {run.report['tinystarcoder']}; intervals by "
         f"resampling items. Of {', '.join(BITS)}, fewer are better."

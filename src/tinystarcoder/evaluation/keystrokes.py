@@ -19,7 +19,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..completion.postprocess import Filter, postprocess
@@ -27,6 +27,7 @@ from ..completion.request import CompletionRequest, Score, Suggestion
 from ..completion.service import CompletionService
 from ..completion.suggestion_cache import SuggestionCache
 from ..generation.sampling import SamplingOptions
+from .generators import Ask, Generator
 from .held_out import Source, deal
 from .journal import Journal, Record
 
@@ -149,6 +150,18 @@ def by_service(service: CompletionService) -> Suggest:
 def without_filters(service: CompletionService) -> Suggest:
     """What the model writes up to the line's end, as it comes."""
     return lambda line, at: service.write(request_at(line, at)).text
+
+
+def by_generator(generator: Generator) -> Write:
+    """What any model writes up to the line's end, one place at a time."""
+
+    def write(line: Line, at: int) -> Suggestion:
+        request = request_at(line, at)
+        options = replace(request.sampling, stop=("\n",))
+        [[written]] = generator.generate([Ask(request.prefix, request.suffix, options)])
+        return Suggestion(written.text, "boundary" if written.ended else "length")
+
+    return write
 
 
 def as_written(suggestion: Suggestion, _: CompletionRequest) -> Suggestion:

@@ -48,15 +48,21 @@ def summarize(folder: Path) -> Report:
             "items": len(records),
             "metrics": _metrics(records),
             "groups": {name: _metrics(members) for name, members in groups.items()},
+            "group_items": {name: len(members) for name, members in groups.items()},
         }
     return report
 
 
 def _metrics(records: Sequence[journal.Record]) -> dict[str, dict[str, float]]:
-    return {
-        name: ratio([record["metrics"][name] for record in records])._asdict()
-        for name in records[0]["metrics"]
+    found = {
+        name: [record["metrics"][name] for record in records] for name in records[0]["metrics"]
     }
+    return {name: ratio(pairs)._asdict() for name, pairs in found.items() if _is_share(pairs)}
+
+
+def _is_share(pairs: Sequence[tuple[float, float]]) -> bool:
+    """A share of nothing is no figure: of no suggestion, none was accepted."""
+    return any(below for _, below in pairs)
 
 
 def write(folder: Path) -> Report:
@@ -92,13 +98,37 @@ def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(report: Report) -> str:
-    """One table; the interval is that of resampled items."""
+    """A table of all, and one of each task's groups; the interval is that of resampled items."""
     lines = [
         (task, metric, figure(metric, e.value), _interval(metric, e), str(items))
         for task, metric, items, e in rows(report)
     ]
     heads = ("task", "metric", report["model"], "95%", "items")
-    return f"# {report['model']}\n\n{table(heads, lines)}"
+    parts = [f"# {report['model']}\n", table(heads, lines)]
+    for task, entry in report["tasks"].items():
+        if len(entry["groups"]) > 1:
+            parts += [f"## {task}\n", by_group(report, task)]
+    return "\n".join(parts)
+
+
+def by_group(report: Report, task: str, metrics: Sequence[str] = ()) -> str:
+    """A table of a task's groups, with the metrics named, or with all."""
+    entry = report["tasks"][task]
+    names = metrics or list(entry["metrics"])
+    lines = [
+        (
+            group,
+            str(entry["group_items"][group]),
+            *(_with_interval(name, found[name]) if name in found else "" for name in names),
+        )
+        for group, found in entry["groups"].items()
+    ]
+    return table(("group", "items", *names), lines)
+
+
+def _with_interval(metric: str, found: dict[str, float]) -> str:
+    estimate = Estimate(**found)
+    return f"{figure(metric, estimate.value)} ({_interval(metric, estimate)})"
 
 
 def _interval(metric: str, estimate: Estimate) -> str:
@@ -115,6 +145,8 @@ def compare(first: Path, second: Path) -> Report:
         for metric in sides[0][shared[0]] if shared else ():
             if metric in sides[1][shared[0]]:
                 one, other = ([side[item][metric] for item in shared] for side in sides)
+                if not (_is_share(one) and _is_share(other)):
+                    continue
                 tasks.setdefault(task, {})[metric] = {
                     "items": len(shared),
                     "first": ratio(one)._asdict(),

@@ -10,11 +10,9 @@ sums over the scores.
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 
-from ..errors import EvaluationError
 from ..generation.sampling import SamplingOptions
 from .execution import Limits, Program, run_tests
 from .generators import Ask, Generator
@@ -61,28 +59,13 @@ def score(
     ``run`` runs programs, None for a task without tests. Raises EvaluationError
     where samples are missing.
     """
-    missing = [problem.id for problem in task.problems if problem.id not in samples.records]
-    if missing:
-        raise EvaluationError(
-            f"{samples.path}: no samples of {len(missing)} problems, {missing[0]} the first: "
-            "generate them first"
-        )
-    todo = [problem for problem in task.problems if problem.id not in scores.records]
+    samples.need([problem.id for problem in task.problems])
 
     def scored(problem: Problem) -> Record:
         texts = samples.records[problem.id]["samples"]
         return _score(problem, [task.postprocess(problem, text) for text in texts], run)
 
-    # One problem a worker at a time, written down in the order of the problems.
-    with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(scored, todo)
-        try:
-            for problem in task.problems:
-                if problem.id not in scores.records:
-                    scores.append(next(results))
-                yield scores.records[problem.id]
-        finally:
-            pool.shutdown(cancel_futures=True)
+    return scores.fill([(problem.id, problem) for problem in task.problems], scored, workers)
 
 
 def _score(problem: Problem, texts: Sequence[str], run: Run | None) -> Record:

@@ -7,31 +7,49 @@ that has nothing left to do is not loaded. It gives up running two into one fold
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..completion.postprocess import Filter, postprocess
+from ..completion.service import CompletionService
 from ..engine.packed_weights import Precision
 from ..errors import EvaluationError, MissingExtraError
 from ..fim import Order
 from ..generation.sampling import SamplingOptions
 from ..pretrained import Model, load
 from .bits_per_byte import MIDDLES, Encoder, Score, Scorer, ScoringDecoder
+from .boundaries import cut_holes, score_holes, write_holes
 from .generators import FamilyModel, Generator
 from .held_out import Source
 from .journal import Journal, Record
+from .keystrokes import (
+    AT_ONCE,
+    Write,
+    as_written,
+    by_generator,
+    request_at,
+    sample_lines,
+    score_lines,
+    write_lines,
+)
 from .parse_rate import cut_prompts, parse_rate
 from .problems import BENCHMARKS, Task, line_task, read_task
 from .scoring import Run, generate, score
 from .speculation import measure
 
 # Those that need held-out files.
-ON_FILES = ("bits-per-byte", "middles", "parse-rate", "line-match")
+KEYSTROKES = "keystrokes"
+ON_FILES = ("bits-per-byte", "middles", "parse-rate", "line-match", KEYSTROKES)
+# Of the completion service, which only models of this family have.
+BOUNDARIES = "boundaries"
 # With a draft model, or by prompt lookup without one.
 SPECULATION = "speculation"
-TASKS = (*ON_FILES, *BENCHMARKS, SPECULATION)
+TASKS = (*ON_FILES, BOUNDARIES, *BENCHMARKS, SPECULATION)
 # Who is no model of this family, by the word before the colon.
-TRANSFORMERS, SERVERS = "transformers", ("llama.cpp", "openai")
+TRANSFORMERS, SERVERS, JEDI = "transformers", ("llama.cpp", "openai"), "jedi"
+PEERS = (TRANSFORMERS, *SERVERS, JEDI)
 
 # Takes a description, how many, and what comes; passes it on and shows how far it is.
 Watch = Callable[[str, int, Iterable[Record]], Iterable[Record]]
@@ -62,7 +80,8 @@ class Subject:
     """The model by its name, loaded when first asked for.
 
     ``nano``, a folder or a hub id; ``transformers:NAME``; ``llama.cpp:URL`` or
-    ``openai:URL``, with ``#MODEL`` where the server wants a name.
+    ``openai:URL``, with ``#MODEL`` where the server wants a name; ``jedi``, for
+    keystrokes alone.
     """
 
     def __init__(self, name: str, precision: Precision = "fp32", order: Order = "psm") -> None:
@@ -85,6 +104,8 @@ class Subject:
 
             url, _, model = self._where.partition("#")
             return ServerModel(url, self._kind, model), None, None  # type: ignore[arg-type]
+        if self._kind == JEDI:
+            raise EvaluationError(f"{JEDI} is no model: all it can be asked is --task {KEYSTROKES}")
         own = load(self.name, precision=self._precision)
         return FamilyModel(own, self._order), own.decoder, own.tokenizer
 
@@ -95,15 +116,40 @@ class Subject:
 
     def protocol(self, *, infills: bool = False) -> Record:
         """Of what was asked for, that which it heeds."""
-        is_server, is_own = self._kind in SERVERS, self._kind not in (TRANSFORMERS, *SERVERS)
-        order = {"order": self._order} if infills and not is_server else {}
+        has_order, is_own = self._kind not in (*SERVERS, JEDI), self._kind not in PEERS
+        order = {"order": self._order} if infills and has_order else {}
         return {**order, **({"precision": self._precision} if is_own else {})}
 
-    def own(self, draft: str | None) -> Model:
+    def own(self, task: str, draft: str | None = None) -> Model:
         """The model itself, with what guesses for it. EvaluationError for a peer."""
-        if self._kind in (TRANSFORMERS, *SERVERS):
-            raise EvaluationError(f"{self.name}: {SPECULATION} needs a model of this family")
+        if self._kind in PEERS:
+            raise EvaluationError(f"{self.name}: {task} needs a model of this family")
         return load(self.name, precision=self._precision, draft=draft)
+
+    def service(self, task: str) -> CompletionService:
+        """The model behind the completion service, with slots to keep lines' prompts in."""
+        return CompletionService(self.own(task), order=self._order, slots=2 * AT_ONCE)
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether what it writes goes through the service's filters before it is shown."""
+        return self._kind != JEDI
+
+    @contextmanager
+    def writer(self, sources: Sequence[Source]) -> Iterator[tuple[Write, int]]:
+        """For lines of these sources: what is written at a place, and how many may ask at once."""
+        if self._kind == JEDI:
+            try:
+                from .peers.jedi import jedi_writer
+            except ModuleNotFoundError as error:
+                raise MissingExtraError(JEDI, "evaluate") from error
+            with jedi_writer(sources) as write:
+                yield write, 1
+        elif self._kind in PEERS:
+            yield by_generator(self.generator), 1
+        else:
+            with self.service(KEYSTROKES) as service:
+                yield lambda line, at: service.write(request_at(line, at)), AT_ONCE
 
     def scorer(self) -> Scorer:
         """EvaluationError for a server, which tells no probabilities."""
@@ -153,8 +199,7 @@ class Suite:
 
     def score(self, task: Task, samples: Journal, run: Run | None, workers: int) -> None:
         """Scores what :meth:`generate` wrote; ``run`` runs programs."""
-        path = self._output / "scores" / f"{task.name}.jsonl"
-        scores = Journal(path, samples.header)
+        scores = self._scores_of(samples)
         records = score(task, samples, scores, run, workers)
         self._exhaust(f"{task.name}: scoring", len(task.problems), records)
 
@@ -213,7 +258,7 @@ class Suite:
             model: Model | None = None
             for prompt in prompts:
                 if prompt.id not in journal.records:
-                    model = model or self._subject.own(draft)
+                    model = model or self._subject.own(SPECULATION, draft)
                     assert model.new_drafter is not None
                     metrics = measure(model, model.new_drafter, prompt.text, options)
                     journal.append({"id": prompt.id, "metrics": metrics})
@@ -221,9 +266,50 @@ class Suite:
 
         self._exhaust(SPECULATION, len(prompts), records())
 
+    def keystrokes(self, *, score: bool = True) -> None:
+        """An item is a line, typed again; with ``score`` off, only what is written in it."""
+        settings, subject = self._settings, self._subject
+        lines = sample_lines(self._need_sources(KEYSTROKES), settings.lines, settings.seed)
+        samples = self._samples(KEYSTROKES)
+        if len(samples.records) < len(lines):
+            with subject.writer(self._sources) as (write, at_once):
+                written = write_lines(lines, write, samples, at_once)
+                self._exhaust(f"{KEYSTROKES}: writing", len(lines), written)
+        if score:
+            chains: dict[str, Filter] = {"": as_written}
+            if subject.is_filtered:
+                chains = {"": postprocess, " unfiltered": as_written}
+            scored = score_lines(lines, samples, self._scores_of(samples), chains)
+            self._exhaust(f"{KEYSTROKES}: scoring", len(lines), scored)
+
+    def boundaries(self, *, score: bool = True) -> None:
+        """An item is a hole; with ``score`` off, only what is written in it."""
+        settings = self._settings
+        holes = cut_holes(self._need_sources(BOUNDARIES), settings.lines, settings.seed)
+        samples = self._samples(BOUNDARIES)
+        if len(samples.records) < len(holes):
+            with self._subject.service(BOUNDARIES) as service:
+                written = write_holes(holes, service, samples)
+                self._exhaust(f"{BOUNDARIES}: writing", len(holes), written)
+        if score:
+            scored = score_holes(holes, samples, self._scores_of(samples))
+            self._exhaust(f"{BOUNDARIES}: scoring", len(holes), scored)
+
+    def _samples(self, name: str) -> Journal:
+        settings = self._settings
+        protocol = {"lines": settings.lines, "seed": settings.seed}
+        header = self._header(name, protocol, infills=True) | self._source_names()
+        return Journal(self._output / "samples" / f"{name}.jsonl", header)
+
+    def _scores_of(self, samples: Journal) -> Journal:
+        return Journal(self._output / "scores" / samples.path.name, samples.header)
+
     def _scores(self, name: str, protocol: Record) -> Journal:
-        header = self._header(name, protocol) | {"sources": [s.name for s in self._sources]}
+        header = self._header(name, protocol) | self._source_names()
         return Journal(self._output / "scores" / f"{name}.jsonl", header)
+
+    def _source_names(self) -> Record:
+        return {"sources": [source.name for source in self._sources]}
 
     def _header(self, name: str, protocol: Record, *, infills: bool = False) -> Record:
         subject = self._subject
