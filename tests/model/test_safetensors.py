@@ -137,6 +137,13 @@ def test_nonsense_is_a_checkpoint_error(path: Path, data: bytes) -> None:
         assert str(path) in str(error)
 
 
+@pytest.mark.parametrize("code", [[], {}, None, 7])
+def test_a_dtype_that_is_no_name_is_a_checkpoint_error(path: Path, code: Any) -> None:
+    path.write_bytes(as_file({"x": {"dtype": code, "shape": [], "data_offsets": [0, 0]}}, b""))
+    with pytest.raises(CheckpointError, match="tensor x has the unknown dtype"):
+        read_header(path)
+
+
 def test_deeply_nested_nonsense_is_a_checkpoint_error(path: Path) -> None:
     path.write_bytes(as_file(b"[" * 100_000, b""))
     with pytest.raises(CheckpointError, match="cannot be read as safetensors"):

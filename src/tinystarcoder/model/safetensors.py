@@ -136,7 +136,7 @@ def _entry(path: Path, name: str, value: Any, start: int) -> StoredTensor:
     if not isinstance(value, dict):
         raise damaged("has no description")
     code, shape, offsets = (value.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if code not in _BITS:
+    if not isinstance(code, str) or code not in _BITS:
         raise damaged(f"has the unknown dtype {code!r}")
     if not _are_sizes(shape):
         raise damaged(f"has the impossible shape {shape!r}")
