@@ -66,6 +66,23 @@ def test_the_vocabulary(tiny_checkpoint: Path, tokenizer: Tokenizer, tmp_path: P
     assert (value("model"), value("pre"), value("eos_token_id")) == ("gpt2", "refact", 0)
 
 
+def test_a_vocabulary_in_two_files(
+    tiny_checkpoint: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """vocab.json and merges.txt, as older folders have them, are the same vocabulary."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((tiny_checkpoint / name).read_bytes())
+    parts = json.loads(tokenizer.to_json())["model"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in parts["merges"]]
+    (folder / "vocab.json").write_text(json.dumps(parts["vocab"]))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    export(tiny_checkpoint, tmp_path / "one.gguf", "f32")
+    export(folder, tmp_path / "two.gguf", "f32")
+    assert (tmp_path / "two.gguf").read_bytes() == (tmp_path / "one.gguf").read_bytes()
+
+
 def test_heads_are_sorted_apart(
     tmp_path: Path,
     tokenizer: Tokenizer,

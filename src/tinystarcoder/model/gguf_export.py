@@ -58,7 +58,7 @@ def export(folder: Path, output: Path, weights: WeightType = "f16") -> None:
         path = Path(aside) / output.name
         writer = gguf.GGUFWriter(path, "starcoder")
         _add_architecture(writer, config, folder.resolve().name, weights)
-        _add_vocabulary(writer, tokenizer, _backend(folder), config.vocab_size)
+        _add_vocabulary(writer, tokenizer, config.vocab_size)
         kinds = {name: _type_of(name, shape, weights) for name, shape in config.shapes().items()}
         for name, shape in config.shapes().items():
             row = _stored(np.zeros((1, *shape[1:]), np.float32), kinds[name])
@@ -92,15 +92,9 @@ def _add_architecture(
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
 
 
-def _backend(folder: Path) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    return parsed
-
-
-def _add_vocabulary(
-    writer: gguf.GGUFWriter, tokenizer: Tokenizer, backend: dict[str, Any], size: int
-) -> None:
+def _add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Tokenizer, size: int) -> None:
     """Ids by their spelling in GPT-2's alphabet; those that nobody uses are filled up."""
+    backend = json.loads(tokenizer.to_json())
     spellings = {token_id: token for token, token_id in backend["model"]["vocab"].items()}
     spellings |= {token["id"]: token["content"] for token in backend["added_tokens"]}
     types = []
