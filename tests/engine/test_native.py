@@ -274,6 +274,14 @@ class TestCache:
             found = self.logits(model)
         np.testing.assert_array_equal(found, expected)
 
+    def test_no_home_to_keep_it_in(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A user that the system does not know, as in some containers."""
+        expected = self.logits(model)
+        monkeypatch.setenv("TINYSTARCODER_CACHE", "~nobody-of-that-name")
+        with pytest.warns(UserWarning, match="packed weights are not kept"):
+            found = self.logits(model)
+        np.testing.assert_array_equal(found, expected)
+
     def test_two_processes_at_once(self, model: Path, cache: Path) -> None:
         program = (
             "import sys\n"

@@ -80,8 +80,8 @@ def packed(checkpoint: Checkpoint, precision: Precision, layout: "_native.Plan")
     CheckpointError for weights that are not finite.
     """
     own: Bytes | None = None
-    folder = cache_folder()
     try:
+        folder = cache_folder()
         name = _key(checkpoint, precision, folder / "sources")
         path = folder / "packed" / f"{name}.bin"
         if (found := _open(path, name, layout.bytes)) is not None:
@@ -92,7 +92,7 @@ def packed(checkpoint: Checkpoint, precision: Precision, layout: "_native.Plan")
             stream.write(own.data)
         if not _large_pages_pay(layout.bytes):
             own = _map(path, layout.bytes)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # pathlib raises RuntimeError where there is no home.
         warnings.warn(
             f"packed weights are not kept: {error}; TINYSTARCODER_CACHE may name another folder",
             stacklevel=2,
