@@ -22,9 +22,11 @@ Placeholders are text: no special token is made of them.
 import re
 import string
 import zlib
+from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from operator import attrgetter
 
 from ..errors import MissingExtraError
 
@@ -111,9 +113,11 @@ def find(text: str) -> list[Finding]:
     found.sort(key=lambda f: (secret.get(f.kind, 2), f.start - f.end, f.start))
     kept: list[Finding] = []
     for finding in found:
-        if all(finding.end <= other.start or finding.start >= other.end for other in kept):
-            kept.append(finding)
-    return sorted(kept, key=lambda finding: finding.start)
+        place = bisect(kept, finding.start, key=attrgetter("start"))
+        beside = kept[max(0, place - 1) : place + 1]
+        if all(finding.end <= other.start or finding.start >= other.end for other in beside):
+            kept.insert(place, finding)
+    return kept
 
 
 def _replacement(kind: str, value: str) -> str:
