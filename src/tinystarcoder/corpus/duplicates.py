@@ -9,7 +9,7 @@ does not grow with the texts: what grows lies in files, 600 bytes a document and
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pyarrow  # type: ignore[import-untyped]
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..files import atomic_file
 from . import dedup
-from .grouping import Forest
+from .grouping import Forest, mapped
 from .near_dedup import BANDS, PERMUTATIONS, Sketch, SketchFiles
 from .parquet import rows_of
 
@@ -69,7 +69,7 @@ def gather(parts: Iterable[Path], folder: Path) -> None:
 
 def compare(folder: Path, task: int, output: Path) -> None:
     """Writes the pairs of rows [M, 2] that are similar and met in one of a task's bands."""
-    rows = _mapped(folder / "rows.i64", "<i8")
+    rows = mapped(folder / "rows.i64", "<i8")
     sketches = SketchFiles(folder / "sketches")
     bands = range(task * BANDS_A_TASK, (task + 1) * BANDS_A_TASK)
     pairs = np.concatenate([sketches.similar_pairs(band) for band in bands])
@@ -79,7 +79,7 @@ def compare(folder: Path, task: int, output: Path) -> None:
 
 def judge(folder: Path, pairs: Iterable[Path], excluded: int) -> NDArray[np.uint8]:
     """The code of each row's reason; the first ``excluded`` rows are of excluded sources."""
-    keys = _mapped(folder / "keys.u64", "<u8").reshape(-1, 2)
+    keys = mapped(folder / "keys.u64", "<u8").reshape(-1, 2)
     exact = _forest(folder / "exact.i64", len(keys))
     near = _forest(folder / "near.i64", len(keys))
     dedup.join_equal(keys, exact)
@@ -119,11 +119,4 @@ def _sketches(parts: Iterable[Path], keys: IO[bytes], rows: IO[bytes]) -> Iterat
 def _forest(path: Path, count: int) -> Forest:
     """0 … N-1 in a file, so that it may exceed memory."""
     np.arange(count, dtype="<i8").tofile(path)
-    return Forest(_mapped(path, "<i8", "r+"))
-
-
-def _mapped(path: Path, dtype: str, mode: Any = "r") -> NDArray[Any]:
-    """A file as an array; an empty one cannot be mapped."""
-    if not path.stat().st_size:
-        return np.empty(0, dtype=dtype)
-    return np.memmap(path, dtype=dtype, mode=mode)
+    return Forest(mapped(path, "<i8", "r+"))

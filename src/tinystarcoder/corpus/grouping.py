@@ -5,12 +5,21 @@ What it gives up: keys are 64-bit hashes, spread evenly over their range.
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 # Keys that are sorted at once: 0.8 GB.
 SORTED_AT_ONCE = 1 << 25
+
+
+def mapped(path: Path, dtype: str, mode: Literal["r", "r+"] = "r") -> NDArray[Any]:
+    """A file as an array; an empty one, which cannot be mapped, too."""
+    if not path.stat().st_size:
+        return np.empty(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode=mode)
 
 
 class Forest:

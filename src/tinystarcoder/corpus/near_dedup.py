@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .grouping import Forest, shared_keys
+from .grouping import Forest, mapped, shared_keys
+from .words import mixed
 
 NGRAM = 5
 PERMUTATIONS = 256
@@ -76,7 +77,7 @@ class Sketch:
         grams = gram_hashes(text)
         smallest = _min_hashes(grams)
         rows = smallest[: BANDS * ROWS].reshape(BANDS, ROWS).astype(np.uint64)
-        bands = _mix((rows * _BAND_POWERS).sum(axis=1, dtype=np.uint64))
+        bands = mixed((rows * _BAND_POWERS).sum(axis=1, dtype=np.uint64))
         return cls(bands, smallest.astype(np.uint8), grams)
 
 
@@ -85,9 +86,9 @@ class SketchFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.ends = _mapped(folder / "ends.i64", "<i8")
-        self.agreement = _mapped(folder / "agreement.u8", "u1").reshape(-1, PERMUTATIONS)
-        self._grams = _mapped(folder / "grams.u32", "<u4")
+        self.ends = mapped(folder / "ends.i64", "<i8")
+        self.agreement = mapped(folder / "agreement.u8", "u1").reshape(-1, PERMUTATIONS)
+        self._grams = mapped(folder / "grams.u32", "<u4")
 
     @classmethod
     def write(cls, batches: Iterable[Sequence[Sketch]], folder: Path) -> "SketchFiles":
@@ -118,7 +119,7 @@ class SketchFiles:
 
     def band(self, band: int) -> NDArray[np.uint64]:
         """The key of every document [N] in one band."""
-        return _mapped(self._folder / _band_file(band), "<u8")
+        return mapped(self._folder / _band_file(band), "<u8")
 
     def grams(self, row: int) -> NDArray[np.uint32]:
         """The different 5-grams of one document, in order."""
@@ -167,7 +168,7 @@ def gram_hashes(text: str) -> NDArray[np.uint32]:
     grams = np.zeros(count, dtype=np.uint64)
     for place, power in enumerate(_GRAM_POWERS):
         grams += words[place : place + count] * power
-    hashes = (_mix(grams) >> np.uint64(32)).astype(np.uint32)
+    hashes = (mixed(grams) >> np.uint64(32)).astype(np.uint32)
     hashes.sort()
     different: NDArray[np.uint32] = hashes[np.append(True, hashes[1:] != hashes[:-1])]
     return different
@@ -250,17 +251,3 @@ def _open(runs: NDArray[np.int64], forest: Forest) -> NDArray[np.bool_]:
 
 def _band_file(band: int) -> str:
     return f"band-{band:02}.u64"
-
-
-def _mapped(path: Path, dtype: str) -> NDArray[Any]:
-    """A file as an array; an empty file cannot be mapped."""
-    if not path.stat().st_size:
-        return np.empty(0, dtype=dtype)
-    return np.memmap(path, dtype=dtype, mode="r")
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of splitmix64: every bit of the input moves every bit of the output."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -51,7 +51,7 @@ def words_of(data: bytes) -> Words:
     places = np.arange(len(raw))
     places -= np.maximum.accumulate(np.where(first, places, 0))
     sums = np.add.reduceat(_CODES[raw] * _WEIGHTS[places % _PLACES], starts)
-    codes = (_mixed(sums) >> np.uint64(48)).astype(np.uint16)
+    codes = (mixed(sums) >> np.uint64(48)).astype(np.uint16)
     return Words(codes, starts, np.flatnonzero(last) + 1)
 
 
@@ -62,10 +62,10 @@ def gram_codes(words: NDArray[np.uint16], gram: int, stride: int = 1) -> NDArray
     for place in range(gram if count else 0):
         codes *= _BASE
         codes += words[place : place + (count - 1) * stride + 1 : stride]
-    return _mixed(codes)
+    return mixed(codes)
 
 
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's last steps: every bit of the result depends on every bit given."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -80,5 +80,5 @@ def _kind(byte: int) -> int:
 
 _KINDS = np.array([_kind(byte) for byte in range(256)], np.uint8)
 # A blank adds nothing to the word before it.
-_CODES = np.where(_KINDS == _BLANK, np.uint64(0), _mixed(np.arange(1, 257, dtype=np.uint64)))
+_CODES = np.where(_KINDS == _BLANK, np.uint64(0), mixed(np.arange(1, 257, dtype=np.uint64)))
 _WEIGHTS = np.cumprod(np.full(_PLACES, _BASE))
