@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinystarcoder.engine.numpy_decoder import NumpyDecoder
-from tinystarcoder.errors import RequestError
+from tinystarcoder.errors import BusyError, RequestError
 from tinystarcoder.generation.generate import generate_ids, new_slot, pieces_of, stream_text
 from tinystarcoder.generation.sampling import SamplingOptions
 from tinystarcoder.generation.scheduler import Generation, Scheduler
@@ -135,6 +135,43 @@ class TestTurns:
         assert counts == sorted(counts)
         assert [3, 0, 0] in counts
         assert [3, 3, 0] in counts
+
+    def test_clients_take_turns(self, table: Tables) -> None:
+        """Who asks for one text does not wait for all those of who asked for many before."""
+        scheduler = Scheduler(table(), slots=1)
+        one = SamplingOptions(max_tokens=1)
+        clients = ["many", "many", "many", "other", "third", "other"]
+        handles = [scheduler.submit([n, 1], one, client=name) for n, name in enumerate(clients)]
+        order = []
+        while scheduler.step():
+            order += [n for n, one in enumerate(handles) if one.text.generated and n not in order]
+        assert order == [0, 3, 4, 1, 5, 2]
+
+    def test_the_client_with_the_fewest_slots_goes_first(self, table: Tables) -> None:
+        """Even where it had one later than the others."""
+        scheduler = Scheduler(table(), slots=2)
+        one = SamplingOptions(max_tokens=1)
+        scheduler.submit([1, 1], SamplingOptions(max_tokens=50), client="many")
+        scheduler.step()
+        first = scheduler.submit([5, 1], one, client="other")
+        while not first.text.is_finished:
+            scheduler.step()
+        waiting = [scheduler.submit([6, n], one, client=c) for n, c in enumerate(["many", "other"])]
+        while not waiting[1].text.is_finished:
+            scheduler.step()
+            assert not waiting[0].text.is_finished
+
+    def test_the_queue_has_room_for_others(self, table: Tables) -> None:
+        """A client may fill half of it; who has no name may fill it all."""
+        scheduler = Scheduler(table(), waiting=4)
+        for _ in range(2):
+            scheduler.submit([1], SamplingOptions(), client="many")
+        with pytest.raises(BusyError, match="2 requests of yours wait"):
+            scheduler.submit([1], SamplingOptions(), client="many")
+        for _ in range(2):
+            scheduler.submit([1], SamplingOptions())
+        with pytest.raises(BusyError, match="4 requests wait"):
+            scheduler.submit([1], SamplingOptions(), client="other")
 
 
 class TestReuse:

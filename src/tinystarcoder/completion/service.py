@@ -2,16 +2,17 @@
 
 A scheduler owns the engine and batches all texts, so a service may be asked
 from many threads at once; what begins like an earlier prompt is computed from
-where it differs. A newer request of the same document cancels the older. Since
+where it differs. A client's newer request of a document cancels the older. Since
 the engine writes while its text is read, it may be a token or two ahead where a
 suggestion ends.
 """
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from contextvars import ContextVar
 from dataclasses import astuple
 from functools import lru_cache, partial
-from threading import Event, Lock
+from threading import Lock
 from time import monotonic
 from typing import Self
 
@@ -24,10 +25,14 @@ from ..generation.scheduler import Generation, Scheduler
 from ..generation.sequence import NEVER, Cancellation, Token, room_for_prompt
 from ..pretrained import Model
 from .context import fit, header
+from .documents import Documents
 from .postprocess import MIN_PROBABILITY, postprocess
 from .request import CompletionRequest, Cost, Finish, Score, Snippet, Suggestion
 from .stopping import boundary, extent
 from .suggestion_cache import SuggestionCache
+
+# Who asks, where several do: slots go to them in fair turns, and their documents are apart.
+CLIENT: ContextVar[str] = ContextVar("client", default="")
 
 
 class CompletionService:
@@ -49,13 +54,14 @@ class CompletionService:
     ) -> None:
         self.model = model
         self.order = order
+        self.slots = slots
         self.min_probability = min_probability
         self.suggestions = SuggestionCache()
         self.scheduler = Scheduler(
             model.decoder, slots=slots, waiting=waiting, new_drafter=model.new_drafter
         ).start()
         self.counts = Counts()
-        self._documents = _Documents()
+        self._documents = Documents()
         # Snippets stay from key to key; encoding them would be most of a key's work.
         self._above = lru_cache(maxsize=2 * slots)(partial(header, encode=model.tokenizer.encode))
 
@@ -77,7 +83,9 @@ class CompletionService:
         known = self.suggestions.find(request)
         if known is not None:
             return known
-        with self._documents.newest(request.path, cancelled) as current:
+        # What has no path has no newer request.
+        document = (CLIENT.get(), request.path) if request.path else object()
+        with self._documents.newest(document, cancelled) as current:
             written = self.write(request, current)
         suggestion = postprocess(written, request, self.min_probability)
         if suggestion.finish != "cancelled":
@@ -109,7 +117,7 @@ class CompletionService:
                 f"the prompt has {len(ids)} tokens: with max_tokens {options.max_tokens}, this "
                 f"model's context has room for {room}; shorten it or ask for fewer"
             )
-        self.scheduler.check_room()
+        self.scheduler.check_room(CLIENT.get())
         return Run(self, ids, options, cancelled, sample)
 
     def warm_up(self, ids: Sequence[int], cancelled: Cancellation = NEVER) -> Cost:
@@ -178,6 +186,7 @@ class Run:
             sample=self._sample,
             healing=Healing(self._tokenizer, self.beginning) if self.beginning else None,
             cancelled=self._cancelled,
+            client=CLIENT.get(),
         )
         return self
 
@@ -241,42 +250,6 @@ class Counts:
         with self._lock:
             both = zip(astuple(self.total), astuple(cost), strict=True)
             self.total = Cost(*(before + more for before, more in both))
-
-
-class _Documents:
-    """The newest request of each document, which cancels the one before."""
-
-    def __init__(self) -> None:
-        self._newest: dict[str, Event] = {}
-        self._lock = Lock()
-
-    @contextmanager
-    def newest(self, path: str | None, cancelled: Cancellation) -> Iterator[Cancellation]:
-        """For a ``with`` block: cancelled by the given cancellation, or by the next request."""
-        if path is None:
-            yield cancelled
-            return
-        superseded = Event()
-        with self._lock:
-            if path in self._newest:
-                self._newest[path].set()
-            self._newest[path] = superseded
-        try:
-            yield _Either(cancelled, superseded)
-        finally:
-            with self._lock:
-                if self._newest.get(path) is superseded:
-                    del self._newest[path]
-
-
-class _Either:
-    """Set once one of two cancellations is."""
-
-    def __init__(self, first: Cancellation, second: Cancellation) -> None:
-        self._both = (first, second)
-
-    def is_set(self) -> bool:
-        return any(one.is_set() for one in self._both)
 
 
 def _until_boundary(run: Run, request: CompletionRequest) -> Suggestion:

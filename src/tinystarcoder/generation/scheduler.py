@@ -3,16 +3,17 @@
     schedule -> run -> postprocess
 
 A pass carries the next token of every running sequence, with its guesses, and a
-step of one prompt. Prompts are taken up in the order of submission while a slot
-is free, and take turns; a prompt that begins as one that is just being computed
-waits for it, and copies it. Each text gets the tokens that it would get alone,
-where the decoder gives the same bits in any company.
+step of one prompt. A free slot goes to the client that has the fewest, or was
+given one longest ago, and among its texts to the first; prompts take turns. A
+prompt that begins as one that is just being computed waits for it, and copies
+it. Each text gets the tokens that it would get alone, where the decoder gives
+the same bits in any company.
 
 It gives up preemption: a text that runs keeps its slot to its end. While a
 prompt is computed nothing is guessed, since a pass has all logits or the last.
 """
 
-from collections import abc, deque
+from collections import Counter, abc, deque
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Condition, Event, Thread
@@ -33,8 +34,9 @@ class Generation:
     again; it is known once the first token is.
     """
 
-    def __init__(self, text: Sequence, cancelled: Cancellation = NEVER) -> None:
+    def __init__(self, text: Sequence, cancelled: Cancellation = NEVER, client: str = "") -> None:
         self.text = text
+        self.client = client
         self.reused = 0
         self.events: SimpleQueue[Token | Exception | None] = SimpleQueue()
         self._cancelled = Event()
@@ -94,6 +96,7 @@ class Scheduler:
         self._prefixes = PrefixCache(decoder, slots)
         self._waiting: deque[Generation] = deque()
         self._running: list[_Running] = []
+        self._turns: Counter[str] = Counter()  # Higher for who was given a slot later.
         self._passes = 0
         self.drafted = self.accepted = 0  # Guesses so far, and those that were right.
         self._changed = Condition()
@@ -124,30 +127,37 @@ class Scheduler:
         sample: int = 0,
         healing: Healing | None = None,
         cancelled: Cancellation = NEVER,
+        client: str = "",
     ) -> Generation:
         """Queues a text; the arguments are those of :func:`~.generate.generate_ids`.
 
-        Raises RequestError where the prompt cannot be computed, or after
-        :meth:`close`; BusyError where too many wait already.
+        ``client``: who asks, for fair turns. Raises RequestError where the
+        prompt cannot be computed, or after :meth:`close`; BusyError where too
+        many wait already.
         """
         config = self._decoder.config
         text = Sequence(
             config, prompt_ids, options, stop_ids=stop_ids, sample=sample, healing=healing
         )
         check_ids(config, 0, text.ids)
-        generation = Generation(text, cancelled)
+        generation = Generation(text, cancelled, client)
         with self._changed:
             if self._is_closed:
                 raise RequestError("the engine is closed: it takes no more requests")
-            self.check_room()
+            self.check_room(client)
             self._waiting.append(generation)
             self._changed.notify()
         return generation
 
-    def check_room(self) -> None:
-        """Raises BusyError where too many texts wait for a slot."""
-        if len(self._waiting) >= self._room:
-            raise BusyError(f"{self._room} requests wait for the engine already: ask later")
+    def check_room(self, client: str = "") -> None:
+        """Raises BusyError where too many texts wait for a slot, half of them a client's own."""
+        with self._changed:
+            total = len(self._waiting)
+            own = sum(generation.client == client for generation in self._waiting)
+        if total >= self._room:
+            raise BusyError(f"{total} requests wait for the engine already: ask later")
+        if client and own >= max(1, self._room // 2):
+            raise BusyError(f"{own} requests of yours wait for the engine already: ask later")
 
     @property
     def load(self) -> tuple[int, int]:
@@ -228,20 +238,26 @@ class Scheduler:
                 self._end(running)
 
     def _admit(self) -> None:
-        """Gives slots to those that wait, in their order, but for who had better wait."""
-        with self._changed:
-            waiting = list(self._waiting)
-        for generation in waiting:
-            if self._prefixes.is_exhausted:
-                return
-            if self._is_just_computed(generation.text.ids):
-                continue
+        """Gives the free slots to those that wait."""
+        while not self._prefixes.is_exhausted and (generation := self._next()) is not None:
+            self._turns[generation.client] = max(self._turns.values(), default=0) + 1
             slot = self._prefixes.acquire(generation.text.ids)
             generation.reused = self._decoder.length(slot)
             speculation = Speculation(self._new_drafter()) if self._new_drafter else None
             self._running.append(_Running(generation, slot, speculation))
             with self._changed:
                 self._waiting.remove(generation)
+
+    def _next(self) -> Generation | None:
+        """Whose turn it is, but for who had better wait."""
+        held = Counter(running.generation.client for running in self._running)
+        with self._changed:
+            waiting = sorted(
+                self._waiting, key=lambda one: (held[one.client], self._turns[one.client])
+            )
+        if not waiting:
+            self._turns.clear()
+        return next((one for one in waiting if not self._is_just_computed(one.text.ids)), None)
 
     def _is_just_computed(self, ids: list[int]) -> bool:
         """Whether a prompt on its way will soon hold more of these ids than it does now."""
