@@ -9,6 +9,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -387,6 +388,29 @@ def test_public_names_resolve() -> None:
             assert getattr(tinystarcoder, name).__doc__, f"{name} has no docstring"
     with pytest.raises(AttributeError):
         _ = tinystarcoder.no_such_name
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """pyproject.toml and the tables of docs/architecture.md name the same libraries."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = pyproject["project"]
+    lists = {"": project["dependencies"] + pyproject["build-system"]["requires"]}
+    needed = {
+        (re.split("[<>=]", requirement)[0], extra)
+        for extra, requirements in (lists | project["optional-dependencies"]).items()
+        for requirement in requirements
+        if not requirement.startswith(f"{PACKAGE}[")
+    }
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = page.split("## Dependencies")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:2] == "| "]
+    told = {
+        (name, extra)
+        for package, *extras, _ in rows
+        for name in package.split(", ")
+        for extra in (extras[0].split(", ") if extras else [""])
+    }
+    assert {pair for pair in told if pair[0] != "package" and pair[1] != "none"} == needed
 
 
 @pytest.mark.parametrize(
