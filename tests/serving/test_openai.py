@@ -2,9 +2,12 @@
 
 import json
 import math
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -15,6 +18,7 @@ from starlette.testclient import TestClient
 from tinystarcoder.generation.healing import take_back
 from tinystarcoder.pretrained import Model
 
+ROOT = Path(__file__).resolve().parents[2]
 Serve = Callable[[Starlette], AbstractContextManager[int]]
 ASKED: dict[str, Any] = {"model": "tiny", "prompt": "def f(", "max_tokens": 8, "temperature": 0}
 
@@ -51,6 +55,31 @@ def test_the_real_client(real: openai.OpenAI, model: Model) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         real.completions.create(**ASKED, logit_bias={"5": 1})
     assert refused.value.param == "logit_bias"
+
+
+@pytest.mark.full
+def test_the_real_client_of_npm(app: Starlette, serve: Serve, model: Model) -> None:
+    node, script = shutil.which("node"), Path(__file__).with_name("openai_client.mjs")
+    if node is None or not (ROOT / "node_modules" / "openai").is_dir():
+        pytest.skip("no node, or no package openai: npm install --no-save openai")
+    expected = model.complete("def f(", max_tokens=8)
+    with serve(app) as port:
+        command = [node, script, f"http://127.0.0.1:{port}/v1"]
+        done = subprocess.run(command, check=True, capture_output=True, timeout=120)
+    told = json.loads(done.stdout)
+    (choice,) = told["whole"]["choices"]
+    assert (choice["text"], choice["finish_reason"]) == (expected.text, expected.finish_reason)
+    filled = model.infill("def f(", "):\n", max_tokens=8).text
+    assert told["infilled"]["choices"][0]["text"] == filled
+    *chunks, last = told["chunks"]
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == expected.text
+    assert last["choices"] == []
+    assert last["usage"]["total_tokens"] == told["whole"]["usage"]["total_tokens"]
+    assert told["models"] == ["tiny"]
+    assert told["missing"]["kind"] == "NotFoundError"
+    assert told["missing"]["code"] == "model_not_found"
+    assert told["unserved"]["kind"] == "BadRequestError"
+    assert told["unserved"]["param"] == "logit_bias"
 
 
 def ask(client: TestClient, **fields: Any) -> Any:
