@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from fnmatch import translate
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from ..errors import CorpusError
 from .document import Document
 
 REASON = "opted out"
-
 
 KEYS = ("packages", "repositories", "paths", "authors")
 
@@ -33,7 +34,7 @@ class OptOuts:
         paths: Sequence[str] = (),
         authors: Sequence[str] = (),
     ) -> None:
-        self._names = _any_of([*map(normal, packages), *map(str.lower, repositories)])
+        self._names = _any_of([*map(canonicalize_name, packages), *map(str.lower, repositories)])
         self._paths = _any_of(list(map(str.lower, paths)))
         self._authors = frozenset(map(str.lower, authors))
         addresses = "|".join(map(re.escape, sorted(self._authors)))
@@ -41,7 +42,7 @@ class OptOuts:
 
     def wants_out(self, package: str, authors: frozenset[str]) -> bool:
         """Whether a whole package is left out, by its name or by those who made it."""
-        named = self._names.match(package.lower()) or self._names.match(normal(package))
+        named = self._names.match(package.lower()) or self._names.match(canonicalize_name(package))
         return bool(named) or bool(authors & self._authors)
 
     def __call__(self, document: Document) -> str | None:
@@ -69,11 +70,6 @@ def read_opt_outs(path: Path) -> OptOuts:
         if not strings:
             raise CorpusError(f"{path}: {key} must be a list of strings")
     return OptOuts(**table)
-
-
-def normal(package: str) -> str:
-    """A project's name as package indexes compare it."""
-    return re.sub(r"[-_.]+", "-", package.lower())
 
 
 def _any_of(globs: Sequence[str]) -> re.Pattern[str]:

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import pyarrow  # type: ignore[import-untyped]
 from numpy.typing import NDArray
+from packaging.utils import canonicalize_name
 
 from .. import __version__
 from ..errors import CorpusError
@@ -38,7 +39,6 @@ from .document import Document, batches
 from .licenses import PERMISSIVE, Verdict, canonical, decide
 from .open_source import Source, fetched, find_source
 from .opt_out import REASON as OPTED_OUT
-from .opt_out import normal
 from .parquet import COLUMNS, MANIFEST, SCHEMA, new_file, sha256_of, table_of
 from .pypi import default_cache
 from .settings import Settings
@@ -240,9 +240,9 @@ class Build:
     def reports(self) -> list[Report]:
         """What the parts say of themselves; excluded packages set aside in every version."""
         reports = [Report.of(json.loads(parquet.note_of(part, "report"))) for part in self.parts]
-        names = {normal(report.package) for report in reports[: self.firsts]}
+        names = {canonicalize_name(report.package) for report in reports[: self.firsts]}
         for report in reports[self.firsts :]:
-            if report.set_aside is None and normal(report.package) in names:
+            if report.set_aside is None and canonicalize_name(report.package) in names:
                 report.set_aside = "excluded package"
         return reports
 

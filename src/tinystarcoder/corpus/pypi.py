@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from ..errors import CorpusError
 from .decoding import SetAside
 
@@ -72,7 +74,7 @@ def _cached(requirement: str, cache: Path) -> Path | None:
     found = [
         path
         for path in sorted(cache.glob("*.whl"))
-        if _normal(path.name.split("-")[0]) == _normal(name)
+        if canonicalize_name(path.name.split("-")[0]) == canonicalize_name(name)
         and version in ("", path.name.split("-")[1])
     ]
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
@@ -89,7 +91,3 @@ def _failure(requirement: str, said: str) -> Exception:
     if any(sign in said for sign in _NO_WHEEL):
         return SetAside("no wheel of it")
     return SetAside(f"not to be downloaded: {last[:200]}")
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
