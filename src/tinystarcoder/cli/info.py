@@ -27,7 +27,7 @@ _FLOAT32, _BFLOAT16 = 4, 2
 def info(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="nano, a folder, or a hub id (owner/name).")
-    ] = (BUNDLED),
+    ] = BUNDLED,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")] = False,
 ) -> None:
     """Describe a model.

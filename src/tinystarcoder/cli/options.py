@@ -1,4 +1,4 @@
-"""What ``complete`` and ``infill`` share: options, and reading the text they work on."""
+"""What commands share: options, and reading the text that they work on."""
 
 import sys
 from pathlib import Path

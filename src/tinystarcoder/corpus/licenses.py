@@ -345,8 +345,5 @@ def _family_names(ids: Iterable[str]) -> Iterator[str]:
 def _bsd_of(text: str) -> str:
     if "all advertising materials mentioning" in text:
         return "BSD-4-Clause"
-    return (
-        "BSD-3-Clause"
-        if re.search(r"endorse or promote|neither the name", text)
-        else ("BSD-2-Clause")
-    )
+    has_third_clause = re.search(r"endorse or promote|neither the name", text)
+    return "BSD-3-Clause" if has_third_clause else "BSD-2-Clause"

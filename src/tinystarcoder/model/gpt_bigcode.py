@@ -15,7 +15,7 @@ and value heads (1 with multi-query), C head width, V vocabulary.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -260,7 +260,3 @@ class GPTBigCode(nn.Module):
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Every tensor as float32 on the CPU, by its checkpoint key."""
         return {k: v.detach().float().cpu().numpy() for k, v in self.state_dict().items()}
-
-    def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes the tensors of a checkpoint; names and shapes must be the model's own."""
-        self.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
