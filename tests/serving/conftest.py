@@ -12,7 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from tinystarcoder.cli.serve import bind
+from tinystarcoder.cli.serve import bind, configured
 from tinystarcoder.completion.service import CompletionService
 from tinystarcoder.engine.decoder import Logits
 from tinystarcoder.model.config import ModelConfig
@@ -43,7 +43,7 @@ def client(app: Starlette) -> TestClient:
 def listening(app: Starlette) -> Iterator[int]:
     """The application behind uvicorn on a free port of this machine."""
     bound: socket.socket = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    server = uvicorn.Server(configured(app))
     thread = threading.Thread(target=server.run, args=([bound],))
     thread.start()
     try:

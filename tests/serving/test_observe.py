@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from tinystarcoder.completion.service import CompletionService
 from tinystarcoder.generation.sampling import SamplingOptions
+from tinystarcoder.generation.scheduler import Scheduler
 from tinystarcoder.pretrained import Model
 from tinystarcoder.serving.exchange import Server
 from tinystarcoder.serving.http import MAX_OPEN, create_app
@@ -48,6 +49,16 @@ def test_metrics_count_tokens_and_requests(client: TestClient, model: Model) -> 
     assert found["tinystarcoder:http_requests_open"] == 1  # The question itself.
 
 
+def test_what_is_refused_is_counted_by_no_name_of_its_own(model: Model) -> None:
+    """Whoever has no key could else fill memory and log with as many paths as there are words."""
+    client = client_of(model, api_key="open sesame")
+    for path in ("/secret/one", "/secret/two"):
+        assert client.get(path).status_code == 401
+    found = client.get("/metrics", headers={"authorization": "Bearer open sesame"}).text
+    assert 'path="(unserved)",status="401"} 2.0' in found
+    assert "secret" not in found
+
+
 @pytest.mark.parametrize("log_text", [False, True])
 def test_a_line_a_request(model: Model, caplog: pytest.LogCaptureFixture, log_text: bool) -> None:
     """The text is in it only where the server was asked for that."""
@@ -67,6 +78,22 @@ class TestKey:
         response = client_of(model, api_key="open sesame").get("/v1/models", headers=headers)
         assert response.status_code == 401
         assert "API key" in response.json()["error"]["message"]
+
+    def test_the_host_header_opens_no_door(self, model: Model) -> None:
+        """The path that is open to all is the one that is asked for, whatever stands before it."""
+        headers = {"host": "127.0.0.1/health?"}
+        response = client_of(model, api_key="open sesame").get("/v1/models", headers=headers)
+        assert response.status_code == 403
+
+    def test_it_is_compared_in_constant_time(
+        self, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compared: list[tuple[bytes, bytes]] = []
+        monkeypatch.setattr("hmac.compare_digest", lambda *two: compared.append(two) or True)
+        sent = {"authorization": "Bearer öpen".encode()}
+        answered = client_of(model, api_key="ö").get("/v1/models", headers=sent)
+        assert answered.status_code == 200
+        assert compared == [("Bearer öpen".encode(), "Bearer ö".encode())]
 
     def test_with_it(self, model: Model) -> None:
         client = client_of(model, api_key="open sesame")
@@ -101,6 +128,21 @@ class TestLimits:
         gate.set()
         assert all(run.whole().tokens for run in runs)
 
+    def test_the_engine_knows_who_asks(
+        self, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In whole answers and in streams, so that its turns are fair."""
+        submit, clients = Scheduler.submit, []
+
+        def noted(*given: Any, **options: Any) -> Any:
+            clients.append(options["client"])
+            return submit(*given, **options)
+
+        monkeypatch.setattr(Scheduler, "submit", noted)
+        for stream in (False, True):
+            client.post("/v1/completions", json={**ASKED, "stream": stream})
+        assert clients == ["testclient"] * 2
+
     def test_one_client_has_so_many_open(self, endless: Model, serve: Callable[..., Any]) -> None:
         """Those beyond are told 429; when the others have gone, it is heard again."""
         service = CompletionService(endless)
@@ -130,3 +172,8 @@ class TestLimits:
         told = client.post("/v1/completions", json=asked).json()
         assert told["choices"][0]["finish_reason"] == "length"
         assert 0 < told["usage"]["completion_tokens"] < 9_000_000
+        for path, read in (("/v1/completions", "text"), ("/fim/completions", "delta")):
+            *_, last, done, _ = client.post(path, json={**asked, "stream": True}).text.split("\n\n")
+            (choice,) = json.loads(last.removeprefix("data: "))["choices"]
+            assert choice["finish_reason"] == "length" and read in choice
+            assert done == "data: [DONE]"

@@ -40,7 +40,7 @@ def test_the_real_client(real: ollama.Client, model: Model) -> None:
     with pytest.raises(ollama.ResponseError) as missing:
         real.generate(model="/etc/passwd", prompt="x")
     assert missing.value.status_code == 404
-    with pytest.raises(ollama.ResponseError, match=r"options\.mirostat is not served here"):
+    with pytest.raises(ollama.ResponseError, match=r"options\.mirostat is served as 0 only"):
         real.generate(**ASKED, options={"mirostat": 2})
 
 

@@ -1,6 +1,7 @@
 """``tinystarcoder serve``: completions for editors and programs, over HTTP."""
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,8 @@ from ..serving.observe import log_to_stderr
 from .options import Draft, ModelName, PromptLookup, Threads, WeightPrecision
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+GRACE = 5  # Seconds to end what is being written, once the server is told to end.
 
 
 @app.command()
@@ -66,8 +69,14 @@ def serve(
         application = create_app(server, host, api_key=api_key, log_text=log_text)
         where = listening.getsockname()
         typer.echo(f"serving {name} on http://{_shown(where[0])}:{where[1]}")
-        config = uvicorn.Config(application, log_level="warning", access_log=False)
-        uvicorn.Server(config).run([listening])
+        uvicorn.Server(configured(application)).run([listening])
+
+
+def configured(application: Callable[..., object]) -> uvicorn.Config:
+    """How uvicorn runs the application: told to end, it cuts what takes longer than a moment."""
+    return uvicorn.Config(
+        application, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE
+    )
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -2,17 +2,20 @@
 
 The event loop never generates: work is done in a thread, which is told to stop
 as soon as the client has gone or its time is over, and does within one token.
-Where too many wait for the engine, the answer is 503 with ``Retry-After``.
+Where too many wait for the engine, the answer is 503 with ``Retry-After``. A
+body that comes too slowly is 408. It gives up a time limit for a client that
+reads slowly: it holds a connection of its own, but neither a thread nor the engine.
 """
 
 import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -28,6 +31,7 @@ Json = Mapping[str, Any] | list[Any]
 
 MAX_BODY = 4 << 20
 MAX_SECONDS = 300.0
+MAX_THREADS = 256  # More than run and wait at the engine, so that who comes then is told so.
 RETRY_AFTER = {"retry-after": "1"}
 
 
@@ -35,8 +39,9 @@ RETRY_AFTER = {"retry-after": "1"}
 class Server:
     """What dialects serve: one service, by one name.
 
-    ``max_body`` is in bytes; after ``max_seconds`` an answer ends as it is.
-    ``attribution``: an index of what the model was trained on, if there is one.
+    ``max_body`` is in bytes; a body has ``max_seconds`` to come, and after as
+    many more an answer ends as it is. ``attribution``: an index of what the
+    model was trained on, if there is one. ``threads`` do what takes time.
     """
 
     service: CompletionService
@@ -44,6 +49,9 @@ class Server:
     max_body: int = MAX_BODY
     max_seconds: float = MAX_SECONDS
     attribution: FullIndex | CompactIndex | None = None
+    threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(MAX_THREADS, "exchange")
+    )
 
 
 class HttpError(Exception):
@@ -103,13 +111,12 @@ def endpoint(
 
     async def serve(request: Request) -> Response:
         try:
-            body = await _body(request, server.max_body)
+            body = await _body(request, server)
             # Tokenizing a long text takes its time too.
-            reply = await run_in_threadpool(lambda: answer(Fields.parse(body)))
+            reply = await _in_thread(server, lambda: answer(Fields.parse(body)))
             if isinstance(reply, Stream):
-                return _EventStream(reply, shape, server.max_seconds)
-            gone = threading.Event()
-            made = await _in_thread(request.receive, reply.make, gone, server.max_seconds)
+                return _EventStream(server, reply, shape)
+            made = await _while_wanted(server, request.receive, reply.make)
             return json_response(made)
         except (HttpError, FieldError, TinyStarcoderError) as error:
             told = _as_http(error)
@@ -131,20 +138,29 @@ def _as_http(error: HttpError | FieldError | TinyStarcoderError) -> HttpError:
     return HttpError(400, str(error), field=getattr(error, "field", None))
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """The body. Raises HttpError once it is longer than the limit, unread."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise HttpError(413, f"the body is larger than {limit} bytes")
+async def _body(request: Request, server: Server) -> bytes:
+    """The body. Raises HttpError once it is longer than the limit, unread, or takes too long."""
+    body, seconds = bytearray(), server.max_seconds
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > server.max_body:
+                    raise HttpError(413, f"the body is larger than {server.max_body} bytes")
+    except TimeoutError as error:
+        raise HttpError(408, f"the body did not come within {seconds:g} seconds") from error
     return bytes(body)
 
 
-async def _in_thread(
-    receive: Receive, work: Callable[[Cancellation], T], gone: threading.Event, seconds: float
-) -> T:
-    """Runs ``work`` in a thread; ``gone`` ends it, set when the client goes or time is up."""
+async def _in_thread(server: Server, work: Callable[[], T]) -> T:
+    """Runs ``work`` in a thread that knows what this task knows: who asks."""
+    loop, context = asyncio.get_running_loop(), copy_context()
+    return await loop.run_in_executor(server.threads, context.run, work)
+
+
+async def _while_wanted(server: Server, receive: Receive, work: Callable[[Cancellation], T]) -> T:
+    """Runs ``work`` in a thread, until the client goes or time is up; ends what it has begun."""
+    gone = threading.Event()
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -152,10 +168,11 @@ async def _in_thread(
         gone.set()
 
     watcher = asyncio.create_task(watch())
-    alarm = asyncio.get_running_loop().call_later(seconds, gone.set)
+    alarm = asyncio.get_running_loop().call_later(server.max_seconds, gone.set)
     try:
-        return await run_in_threadpool(work, gone)
+        return await _in_thread(server, lambda: work(gone))
     finally:
+        gone.set()
         alarm.cancel()
         watcher.cancel()
 
@@ -163,16 +180,15 @@ async def _in_thread(
 class _EventStream(Response):
     """Sends events as a thread makes them; a slow client never holds the engine."""
 
-    def __init__(self, reply: Stream, shape: ErrorShape, seconds: float) -> None:
+    def __init__(self, server: Server, reply: Stream, shape: ErrorShape) -> None:
         super().__init__(headers={"cache-control": "no-cache"}, media_type=reply.media_type)
         del self.headers["content-length"]
+        self._server = server
         self._reply = reply
         self._shape = shape
-        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         loop, events = asyncio.get_running_loop(), asyncio.Queue[bytes | None]()
-        gone = threading.Event()
 
         def work(cancelled: Cancellation) -> None:
             for made in self._reply.make(cancelled):
@@ -180,7 +196,7 @@ class _EventStream(Response):
 
         async def produce() -> None:
             try:
-                await _in_thread(receive, work, gone, self._seconds)
+                await _while_wanted(self._server, receive, work)
             except TinyStarcoderError as error:
                 events.put_nowait(self._reply.frame(self._shape(_as_http(error))))
             finally:
@@ -188,10 +204,12 @@ class _EventStream(Response):
 
         producer = asyncio.create_task(produce())
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(start)
-        while (made := await events.get()) is not None:
-            if not gone.is_set():
+        try:
+            await send(start)
+            while (made := await events.get()) is not None:
                 await send({"type": "http.response.body", "body": made, "more_body": True})
-            await asyncio.sleep(0)  # Neither line waits while there is more: let others run.
-        await producer
-        await send({"type": "http.response.body", "body": b""})
+                await asyncio.sleep(0)  # Neither line waits while there is more: let others run.
+            await producer
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            producer.cancel()

@@ -14,8 +14,8 @@ from typing import Any
 from starlette.routing import BaseRoute, Route
 
 from ..completion.request import Finish
+from ..completion.service import Run
 from ..generation.sampling import SamplingOptions
-from ..generation.sequence import Cancellation
 from .exchange import Reply, Server, Stream, Whole, endpoint, event
 from .fields import Fields
 from .openai import check_model, shape
@@ -45,35 +45,40 @@ def _answer(fields: Fields, server: Server) -> Reply:
         seed=fields.integer("random_seed", 0, 0) if fields.has("random_seed") else None,
         stop=fields.texts("stop"),
     )
-    prefix, suffix, streams = (
-        fields.text("prompt"),
-        fields.text("suffix", ""),
-        fields.flag("stream"),
-    )
+    prefix, suffix = fields.text("prompt"), fields.text("suffix", "")
+    streams = fields.flag("stream")
     fields.expect("min_tokens", 0)
+    fields.expect("frequency_penalty", 0, 0.0)
+    fields.expect("presence_penalty", 0, 0.0)
     fields.end()
     service = server.service
     ids = service.infill_ids(prefix, suffix, options.max_tokens)
+    service.run(ids, options)  # Complains before a stream has begun.
     common = {"id": uuid.uuid4().hex, "created": int(time.time()), "model": server.model}
+    if streams:
+        return Stream(lambda cancelled: _stream(service.run(ids, options, cancelled), common))
+    return Whole(lambda cancelled: _whole(service.run(ids, options, cancelled).whole(), common))
 
-    def whole(cancelled: Cancellation) -> dict[str, Any]:
-        run = service.run(ids, options, cancelled).whole()
-        message = {"role": "assistant", "content": run.text}
-        reason = _REASONS.get(run.finish, "stop")
-        choice = {"index": 0, "message": message, "finish_reason": reason}
-        used, made = run.cost.prompt_tokens, run.cost.completion_tokens
-        usage = {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}
-        return {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
 
-    def stream(cancelled: Cancellation) -> Iterator[bytes]:
-        chunk = {**common, "object": "chat.completion.chunk"}
-        run = service.run(ids, options, cancelled)
-        with closing(run.pieces()) as pieces:
-            for piece in pieces:
-                delta = {"role": "assistant", "content": piece.text}
-                reason = _REASONS.get(run.finish, "stop") if piece.finish_reason else None
-                choice = {"index": 0, "delta": delta, "finish_reason": reason}
-                yield event({**chunk, "choices": [choice]})
-        yield b"data: [DONE]\n\n"
+def _whole(run: Run, common: dict[str, Any]) -> dict[str, Any]:
+    message = {"role": "assistant", "content": run.text}
+    reason = _REASONS.get(run.finish, "stop")
+    choice = {"index": 0, "message": message, "finish_reason": reason}
+    used, made = run.cost.prompt_tokens, run.cost.completion_tokens
+    usage = {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}
+    return {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
 
-    return Stream(stream) if streams else Whole(whole)
+
+def _stream(run: Run, common: dict[str, Any]) -> Iterator[bytes]:
+    def chunk(text: str, *, is_last: bool) -> bytes:
+        delta = {"role": "assistant", "content": text}
+        reason = _REASONS.get(run.finish, "stop") if is_last else None
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        return event({**common, "object": "chat.completion.chunk", "choices": [choice]})
+
+    with closing(run.pieces()) as pieces:
+        for piece in pieces:
+            yield chunk(piece.text, is_last=piece.finish_reason is not None)
+    if run.finish == "cancelled":
+        yield chunk("", is_last=True)
+    yield b"data: [DONE]\n\n"

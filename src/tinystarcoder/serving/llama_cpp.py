@@ -42,6 +42,7 @@ _WITHOUT_EFFECT = (
     *("id_slot", "cache_prompt", "samplers", "n_indent", "t_max_prompt_ms"),
     *("n_keep", "timings_per_token"),
 )
+_KINDS = {404: "not_found_error", 503: "unavailable_error"}
 _STOP_TYPES: dict[Finish, str] = {"end": "eos", "boundary": "eos", "stop": "word"}
 
 
@@ -70,7 +71,7 @@ def routes(server: Server) -> list[BaseRoute]:
         return json_response(
             {
                 "default_generation_settings": settings,
-                "total_slots": 1,
+                "total_slots": server.service.slots,
                 "model_path": server.model,
                 "chat_template": "",
                 "build_info": f"tinystarcoder {__version__}",
@@ -89,7 +90,7 @@ def routes(server: Server) -> list[BaseRoute]:
 
 def shape(error: HttpError) -> dict[str, Any]:
     """An error as llama.cpp gives it."""
-    kind = "not_found_error" if error.status == 404 else "invalid_request_error"
+    kind = _KINDS.get(error.status, "invalid_request_error")
     return {"error": {"code": error.status, "message": str(error), "type": kind}}
 
 
@@ -280,15 +281,17 @@ def _timings(cost: Cost) -> dict[str, Any]:
         "cache_n": cost.reused_tokens,
         "prompt_n": computed,
         "prompt_ms": cost.prompt_seconds * 1000,
-        "prompt_per_second": _rate(computed, cost.prompt_seconds),
+        "prompt_per_token_ms": _ratio(cost.prompt_seconds * 1000, computed),
+        "prompt_per_second": _ratio(computed, cost.prompt_seconds),
         "predicted_n": cost.completion_tokens,
         "predicted_ms": cost.completion_seconds * 1000,
-        "predicted_per_second": _rate(cost.completion_tokens, cost.completion_seconds),
+        "predicted_per_token_ms": _ratio(cost.completion_seconds * 1000, cost.completion_tokens),
+        "predicted_per_second": _ratio(cost.completion_tokens, cost.completion_seconds),
     }
 
 
-def _rate(number: int, seconds: float) -> float:
-    return number / seconds if seconds > 0 else 0.0
+def _ratio(number: float, by: float) -> float:
+    return number / by if by > 0 else 0.0
 
 
 def _chosen(reply: dict[str, Any], names: tuple[str, ...] | None) -> dict[str, Any]:

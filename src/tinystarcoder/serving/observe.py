@@ -8,7 +8,7 @@ names of llama.cpp's server where they mean the same.
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
@@ -39,11 +39,17 @@ class Seen:
 
 
 class Observed:
-    """Counts and logs every request; ``log_text``: with the bodies that clients send."""
+    """Counts and logs every request, by its path if it is one of ``paths``.
 
-    def __init__(self, app: ASGIApp, seen: Seen, log_text: bool = False) -> None:
+    ``log_text``: with the bodies that clients send.
+    """
+
+    def __init__(
+        self, app: ASGIApp, seen: Seen, paths: Container[str], log_text: bool = False
+    ) -> None:
         self._app = app
         self._seen = seen
+        self._paths = paths
         self._log_text = log_text
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +79,7 @@ class Observed:
 
     def _note(self, scope: Scope, status: int, seconds: float, body: bytes) -> None:
         # A path that nobody serves could be anything, and as many as a client likes.
-        path = scope["path"] if status not in (404, 405) else "(unserved)"
+        path = scope["path"] if scope["path"] in self._paths else "(unserved)"
         self._seen.requests[path, status] += 1
         self._seen.seconds[path] += seconds
         line = {

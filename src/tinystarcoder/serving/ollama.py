@@ -114,6 +114,7 @@ def _read(fields: Fields, server: Server) -> _Asked:
     inner.expect("presence_penalty", 0, 0.0)
     inner.expect("frequency_penalty", 0, 0.0)
     inner.expect("typical_p", 1, 1.0)
+    inner.expect("mirostat", 0)
     inner.ignore(*_WITHOUT_EFFECT)
     inner.end()
     asked = _Asked(

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -78,7 +79,8 @@ def routes(server: Server) -> list[BaseRoute]:
 
 def shape(error: HttpError) -> dict[str, Any]:
     """An error as OpenAI's clients read it."""
-    told = {"message": str(error), "type": "invalid_request_error"}
+    kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    told = {"message": str(error), "type": kind}
     return {"error": {**told, "param": error.field, "code": error.code}}
 
 
@@ -145,14 +147,14 @@ class _Answer:
             return self._service.model.tokenizer.encode(asked.prompt, special=True)
         return self._service.infill_ids(asked.prompt, asked.suffix, asked.options.max_tokens)
 
-    def _runs(self, cancelled: Cancellation) -> Iterator[Run]:
-        """One run a choice."""
-        for sample in range(self._asked.number):
-            yield self._service.run(self._ids, self._asked.options, cancelled, sample=sample)
+    def _runs(self, cancelled: Cancellation) -> list[Run]:
+        """One run a choice, all queued, so that they share one prefill and its passes."""
+        samples = range(self._asked.number)
+        run = partial(self._service.run, self._ids, self._asked.options, cancelled)
+        return [run(sample=sample).start() for sample in samples]
 
     def _whole(self, cancelled: Cancellation) -> dict[str, Any]:
-        # All are queued before the first is read, so that they share one prefill and its passes.
-        runs = [run.whole() for run in [run.start() for run in self._runs(cancelled)]]
+        runs = [run.whole() for run in self._runs(cancelled)]
         choices = []
         for index, run in enumerate(runs):
             logprobs = self._logprobs(run)
@@ -183,6 +185,8 @@ class _Answer:
                 if piece.text or piece.finish_reason:
                     shown = logprobs and logprobs.take(len(run.text))
                     yield self._event([_choice(index, piece.text, shown, piece.finish_reason)])
+        if run.finish == "cancelled":
+            yield self._event([_choice(index, "", None, _REASONS["cancelled"])])
 
     def _event(self, choices: list[dict[str, Any]]) -> bytes:
         usage = {"usage": None} if self._asked.include_usage else {}

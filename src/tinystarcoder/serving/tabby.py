@@ -6,6 +6,8 @@ a client adds. The clipboard is not read; neither are its events, which are
 thanked for.
 """
 
+import os
+import platform
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -39,9 +41,9 @@ def routes(server: Server) -> list[BaseRoute]:
             {
                 "model": server.model,
                 "device": "cpu",
-                "arch": "",
-                "cpu_info": "",
-                "cpu_count": 0,
+                "arch": platform.machine(),
+                "cpu_info": platform.processor(),
+                "cpu_count": os.cpu_count() or 1,
                 "cuda_devices": [],
                 "version": version,
             }
