@@ -29,6 +29,12 @@ def test_a_missing_n_inner_is_four_widths():
     assert ModelConfig.from_dict(values).n_inner == 512
 
 
+def test_numbers_and_nulls_as_other_programs_write_them():
+    values = {**PRESETS["tiny"].to_dict(), "layer_norm_epsilon": 1, "bos_token_id": None}
+    config = ModelConfig.from_dict({**values, "eos_token_id": None})
+    assert (config.layer_norm_epsilon, config.bos_token_id, config.eos_token_id) == (1, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -39,8 +45,12 @@ def test_a_missing_n_inner_is_four_widths():
         ({"n_head": 7}, CheckpointError, "not a multiple of n_head 7"),
         ({"n_layer": 0}, CheckpointError, "n_layer must be a positive integer, not 0"),
         ({"vocab_size": "many"}, CheckpointError, "vocab_size must be a positive integer"),
+        ({"n_layer": 10**9}, CheckpointError, "n_layer 1000000000: no model has more than 4096"),
         ({"multi_query": "yes"}, CheckpointError, "multi_query"),
-        ({"layer_norm_epsilon": None}, CheckpointError, "layer_norm_epsilon"),
+        *(
+            ({"layer_norm_epsilon": value}, CheckpointError, "layer_norm_epsilon must be")
+            for value in (None, 0, -1e-5, True, float("nan"), float("inf"))
+        ),
     ],
 )
 def test_a_bad_config_is_one_error_that_names_the_field(change, error, words):

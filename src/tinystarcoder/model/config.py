@@ -1,5 +1,6 @@
 """The architecture's numbers, under the names of Hugging Face's ``config.json``."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -9,6 +10,16 @@ from ..errors import CheckpointError, UnsupportedArchitectureError
 ARCHITECTURE = "GPTBigCodeForCausalLM"
 MODEL_TYPE = "gpt_bigcode"
 ACTIVATIONS = ("gelu_pytorch_tanh", "gelu")
+
+# csrc/packing.cpp has them too. A damaged number would have us list a billion tensors.
+_MOST = {
+    "vocab_size": 1 << 24,
+    "n_positions": 1 << 24,
+    "n_embd": 1 << 16,
+    "n_layer": 1 << 12,
+    "n_head": 1 << 16,
+    "n_inner": 1 << 18,
+}
 
 
 @dataclass(frozen=True)
@@ -32,27 +43,21 @@ class ModelConfig:
     eos_token_id: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner"):
+        for name, most in _MOST.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise CheckpointError(f"config: {name} must be a positive integer, not {value!r}")
+            if value > most:
+                raise CheckpointError(f"config: {name} {value}: no model has more than {most}")
         if not isinstance(self.multi_query, bool):
             raise CheckpointError(
                 f"config: multi_query must be true or false, not {self.multi_query!r}"
             )
-        if not isinstance(self.layer_norm_epsilon, int | float) or self.layer_norm_epsilon <= 0:
+        epsilon = self.layer_norm_epsilon
+        is_number = isinstance(epsilon, int | float) and not isinstance(epsilon, bool)
+        if not (is_number and 0 < epsilon < math.inf):
             raise CheckpointError(
-                f"config: layer_norm_epsilon must be a positive number, "
-                f"not {self.layer_norm_epsilon!r}"
-            )
-        if not isinstance(self.multi_query, bool):
-            raise CheckpointError(
-                f"config: multi_query must be true or false, not {self.multi_query!r}"
-            )
-        if not isinstance(self.layer_norm_epsilon, float) or self.layer_norm_epsilon <= 0:
-            raise CheckpointError(
-                "config: layer_norm_epsilon must be a positive number, "
-                f"not {self.layer_norm_epsilon!r}"
+                f"config: layer_norm_epsilon must be a positive number, not {epsilon!r}"
             )
         if self.n_embd % self.n_head:
             raise CheckpointError(
@@ -115,7 +120,7 @@ class ModelConfig:
 
         Raises UnsupportedArchitectureError where it describes another model,
         CheckpointError where a number is missing or impossible. What else is
-        missing has transformers' defaults, which are those of this class.
+        missing has the defaults of this class.
         """
         model_type = values.get("model_type")
         if model_type != MODEL_TYPE:
@@ -132,6 +137,9 @@ class ModelConfig:
                 raise CheckpointError(f"config: {name} is missing")
         if chosen.get("n_inner") is None and isinstance(chosen["n_embd"], int):
             chosen["n_inner"] = 4 * chosen["n_embd"]
+        for name in ("bos_token_id", "eos_token_id"):
+            if chosen.get(name) is None:
+                chosen.pop(name, None)
         return cls(**chosen)
 
     def to_dict(self) -> dict[str, Any]:
