@@ -104,6 +104,20 @@ def test_rows_that_cannot_be_used_cost_themselves(tmp_path, monkeypatch):
     assert (found[-1].path, found[-1].license) == ("row-8.py", "")
 
 
+@pytest.mark.parametrize("said", [float("nan"), float("inf"), "many", [3], 10**30, -1])
+def test_stars_that_are_no_number_are_not_known(tmp_path, said):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(json_lines([{"content": "x = 1\n", "stars": said}]))
+    assert list(open_table(path).records()) == [File("row-0.py", "x = 1\n")]
+
+
+@pytest.mark.parametrize("said", [5, True, {"MIT": 1.5}, [["MIT"]]])
+def test_a_license_that_is_no_text_is_none(tmp_path, said):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(json_lines([{"content": "x = 1\n", "license": said}]))
+    assert list(open_table(path).records()) == [File("row-0.py", "x = 1\n")]
+
+
 @pytest.mark.parametrize("name", ["t.parquet", "t.jsonl.gz", "t.jsonl.zst"])
 @pytest.mark.parametrize("kept", [0, 20, 0.5])
 def test_broken_tables_are_one_error(tmp_path, name, kept):

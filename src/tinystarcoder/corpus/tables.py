@@ -133,19 +133,27 @@ def _json_row(line: bytes) -> Row | SetAside:
 def _file(number: int, row: Row) -> File:
     fields = {name: _first(row, columns) for name, columns in _COLUMNS.items()}
     path = str(fields["path"] or f"row-{number}.py")
-    stars = fields["stars"]
     return File(
         path,
         _content(path, fields["content"]),
         package=str(fields["package"] or ""),
         version=str(fields["version"] or ""),
         license=_license(fields["license"]),
-        stars=None if stars is None else int(stars),
+        stars=_stars(fields["stars"]),
     )
 
 
 def _first(row: Row, columns: Sequence[str]) -> Any:
     return next((row[name] for name in columns if row.get(name) is not None), None)
+
+
+def _stars(said: Any) -> int | None:
+    """A count that a column of 64 bits holds, however it is spelled: pandas makes them floats."""
+    try:
+        count = int(said)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return count if 0 <= count < 1 << 63 else None
 
 
 def _content(path: str, content: Any) -> str | SetAside:
@@ -163,7 +171,7 @@ def _content(path: str, content: Any) -> str | SetAside:
 
 def _license(said: Any) -> str:
     """An expression, or a list of ids that hold together; nothing where one is unknown."""
-    names = [said] if isinstance(said, str) else list(said or ())
+    names = said if isinstance(said, list) else [said]
     try:
         return " AND ".join(sorted({canonical(str(name)) for name in names if name}))
     except CorpusError:
