@@ -144,6 +144,15 @@ class TestHostileArchives:
             with pytest.raises(CorpusError, match="not a readable archive"):
                 open_package(path)
 
+    def test_names_that_are_no_utf8(self, make_sdist, make_wheel):
+        """In a tar they are bytes; a zip that calls them UTF-8 lies."""
+        found = contents(make_sdist(files={"caf\udce9.py": "x = 1\n"}))
+        assert found == {"caf\ufffd.py": "x = 1\n"}
+        path = make_wheel(files={"caf\u00e9.py": "x = 1\n"})
+        path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xc3("))
+        with pytest.raises(CorpusError, match="not a readable archive"):
+            open_package(path)
+
     def test_one_broken_member_costs_one_file(self, make_wheel):
         path = make_wheel(files={"bad.py": "x = 1\n" * 500, "ok.py": "y = 2\n"})
         with zipfile.ZipFile(path) as archive:

@@ -118,6 +118,12 @@ def test_a_license_that_is_no_text_is_none(tmp_path, said):
     assert list(open_table(path).records()) == [File("row-0.py", "x = 1\n")]
 
 
+def test_names_that_no_utf8_file_can_hold_are_mended(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"content": "x = 1\\n", "path": "\\ud800.py", "package": "a\\udfffb"}\n')
+    assert list(open_table(path).records()) == [File("\ufffd.py", "x = 1\n", "a\ufffdb")]
+
+
 @pytest.mark.parametrize("name", ["t.parquet", "t.jsonl.gz", "t.jsonl.zst"])
 @pytest.mark.parametrize("kept", [0, 20, 0.5])
 def test_broken_tables_are_one_error(tmp_path, name, kept):

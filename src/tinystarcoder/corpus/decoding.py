@@ -1,7 +1,10 @@
 """Bytes of a file to text that every later stage can take; or the reason why not."""
 
 import io
+import re
 import tokenize
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class SetAside(Exception):  # noqa: N818 - a verdict, not an error
@@ -21,6 +24,11 @@ def decode(data: bytes) -> str:
     except (SyntaxError, LookupError, ValueError) as error:
         raise SetAside("wrong encoding") from error
     return normalized(text)
+
+
+def mended(name: str) -> str:
+    """A name with U+FFFD for lone surrogates: bytes that were no UTF-8, or JSON's escapes."""
+    return _SURROGATE.sub("\ufffd", name)
 
 
 def normalized(text: str) -> str:

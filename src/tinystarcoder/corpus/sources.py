@@ -30,7 +30,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
 from ..errors import CorpusError
-from .decoding import SetAside, decode
+from .decoding import SetAside, decode, mended
 from .licenses import LicenseClaims, license_of_text
 from .notebooks import notebook_text
 
@@ -45,8 +45,8 @@ _DECLARED_LICENSE = re.compile(r"[^/]+\.dist-info/(?:(?:licenses|license_files)/
 _CODE_SUFFIXES = frozenset({".py", ".pyc", ".pyi", ".ipynb", ".json", ".toml"})
 _SDIST_SUFFIXES = (".tar.gz", ".tgz", ".zip")
 _BROKEN_ARCHIVE = (
-    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error),
-    *(EOFError, NotImplementedError, RuntimeError, OSError),
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error),
+    *(EOFError, OSError, RuntimeError, ValueError),
 )
 
 
@@ -104,7 +104,7 @@ class Package:
         self._metadata_file = _metadata_file(names)
         self._root = _root_of(self._metadata_file)
         headers = self._headers()
-        self.name = str(headers.get("Name") or default_name)
+        self.name = str(headers.get("Name") or mended(default_name))
         self.version = version or str(headers.get("Version") or "")
         self.authors = frozenset(_addresses(headers))
         self.claims = LicenseClaims(
@@ -135,7 +135,7 @@ class Package:
         for name in self._container.names():
             if not name.endswith(suffix):
                 continue
-            path = name.removeprefix(self._root)
+            path = mended(name.removeprefix(self._root))
             try:
                 yield path, text_of(self._container.read(name))
             except SetAside as reason:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError, MissingExtraError
-from .decoding import SetAside, normalized
+from .decoding import SetAside, mended, normalized
 from .licenses import canonical
 from .notebooks import notebook_text
 from .sources import MAX_MEMBER_BYTES, File
@@ -132,12 +132,12 @@ def _json_row(line: bytes) -> Row | SetAside:
 
 def _file(number: int, row: Row) -> File:
     fields = {name: _first(row, columns) for name, columns in _COLUMNS.items()}
-    path = str(fields["path"] or f"row-{number}.py")
+    path = _name(fields["path"]) or f"row-{number}.py"
     return File(
         path,
         _content(path, fields["content"]),
-        package=str(fields["package"] or ""),
-        version=str(fields["version"] or ""),
+        package=_name(fields["package"]),
+        version=_name(fields["version"]),
         license=_license(fields["license"]),
         stars=_stars(fields["stars"]),
     )
@@ -145,6 +145,10 @@ def _file(number: int, row: Row) -> File:
 
 def _first(row: Row, columns: Sequence[str]) -> Any:
     return next((row[name] for name in columns if row.get(name) is not None), None)
+
+
+def _name(said: Any) -> str:
+    return mended(str(said or ""))
 
 
 def _stars(said: Any) -> int | None:
