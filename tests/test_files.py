@@ -40,6 +40,12 @@ def test_a_failed_rename_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_umask_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the whole process's: a file that another thread makes meanwhile would be anyone's."""
+    monkeypatch.setattr(os, "umask", None)
+    write_atomically(tmp_path / "file", b"")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
 def test_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
