@@ -86,7 +86,10 @@ class TestNames:
         assert locate("./nano") == Path("nano")
         assert load().config == Checkpoint.open(tiny_checkpoint).config
 
-    @pytest.mark.parametrize("name", ["nowhere", "./no/where", "/no/where", "a/b/c", "~/nowhere"])
+    @pytest.mark.parametrize(
+        "name",
+        ["nowhere", "./no/where", "/no/where", "a/b/c", "~/nowhere", "~nobody-of-that-name/x"],
+    )
     def test_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(ModelNotFoundError, match="no such folder, and neither a bundled"):

@@ -7,6 +7,7 @@ A model is one thread's: it gives up locks, which its callers place better.
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -238,7 +239,9 @@ def locate(name: str | Path | None = None) -> Path:
     """
     if name is None or name == BUNDLED:
         return _bundled()
-    path = Path(name).expanduser()
+    path = Path(name)
+    with suppress(RuntimeError):  # There is no user of that name: it may be a folder's.
+        path = path.expanduser()
     # A file too: opening it says what is wrong with it.
     if path.exists():
         return path
