@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -154,6 +155,19 @@ class TestFailures:
         monkeypatch.setattr(cli, "import_module", importing)
         told = "error: tinystarcoder corpus needs an extra: pip install 'tinystarcoder[corpus]'\n"
         assert run("corpus", "build") == (2, "", told)
+
+    def test_every_library_that_the_runtime_lacks_is_known(self) -> None:
+        """To ``doctor`` too, which would call an extra whole without one of its parts."""
+        pyproject = Path(__file__).parents[2] / "pyproject.toml"
+        extras = tomllib.loads(pyproject.read_text())["project"]["optional-dependencies"]
+        wanted = {
+            (re.split("[<>=]", requirement)[0].replace("-", "_"), extra)
+            for extra in ("corpus", "cluster", "train", "lora", "export")
+            for requirement in extras[extra]
+            if not requirement.startswith("tinystarcoder")
+        }
+        # Without fastokens everything works, slower.
+        assert wanted - {("fastokens", "corpus")} <= set(cli.EXTRAS.items())
 
     def test_a_missing_module_that_no_extra_brings(
         self, run: Run, monkeypatch: pytest.MonkeyPatch

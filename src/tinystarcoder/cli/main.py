@@ -43,14 +43,19 @@ COMMANDS = {
 
 # What the base install lacks, and the extra that brings it.
 EXTRAS = {
+    "ahocorasick_rs": "corpus",
+    "datatrove": "cluster",
     "detect_secrets": "corpus",
     "gguf": "export",
     "packaging": "corpus",
     "peft": "lora",
     "pyarrow": "corpus",
+    "ray": "cluster",
     "safetensors": "train",
     "torch": "train",
     "transformers": "evaluate",
+    "tree_sitter": "corpus",
+    "tree_sitter_python": "corpus",
 }
 
 
