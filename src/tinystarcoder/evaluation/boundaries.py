@@ -22,10 +22,11 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate, zip_longest
 from typing import NamedTuple
 
-from ..completion.postprocess import postprocess
+from ..completion.postprocess import FILTERS
 from ..completion.request import CompletionRequest
 from ..completion.service import CompletionService
 from ..completion.stopping import boundary, extent
@@ -145,7 +146,8 @@ def score_holes(holes: Sequence[Hole], samples: Journal, scores: Journal) -> Ite
         texts = {
             "as it comes": record["endless"],
             "stopped": stopped.text,
-            "filtered": postprocess(stopped, hole.request).text,
+            # A text that is shown in part, or withheld, is no matter of where it ends.
+            "filtered": reduce(lambda one, f: f(one, hole.request), FILTERS, stopped).text,
         }
         metrics = {
             name: (float(hole.ends_there(text)), 1) if text.strip() else (0.0, 0)
