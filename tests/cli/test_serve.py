@@ -52,9 +52,10 @@ def test_a_host_that_is_none() -> None:
         run("--host", "256.0.0.1")
 
 
-def test_no_such_model() -> None:
+@pytest.mark.parametrize("name", ["no-such-folder", "~nobody-of-that-name/model"])
+def test_no_such_model(name: str) -> None:
     with pytest.raises(ModelNotFoundError):
-        run("--port", "0", "--model", "no-such-folder")
+        run("--port", "0", "--model", name)
 
 
 def run(*arguments: str) -> None:

@@ -57,13 +57,13 @@ def serve(
     /metrics is for Prometheus.
     """
     listening = bind(host, port)
-    folder = Path(model).expanduser()
-    name = folder.resolve().name if folder.exists() else model
     if log or log_text:
         log_to_stderr()
     loaded = load(
         model, precision=precision, threads=threads, draft=draft, prompt_lookup=prompt_lookup
     )
+    folder = Path(model).expanduser()
+    name = folder.resolve().name if folder.exists() else model
     with CompletionService(loaded, order=order, slots=slots) as service:
         server = Server(service, name, attribution=_attribution(model))
         application = create_app(server, host, api_key=api_key, log_text=log_text)
