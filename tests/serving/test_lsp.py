@@ -15,10 +15,17 @@ from pytest_lsp import ClientServerConfig, LanguageClient
 from tinystarcoder.completion.repository import Neighbors
 from tinystarcoder.completion.request import CompletionRequest, Snippet
 from tinystarcoder.completion.service import CompletionService
-from tinystarcoder.errors import RequestError
+from tinystarcoder.errors import ModelNotFoundError, RequestError
 from tinystarcoder.generation.sampling import SamplingOptions
 from tinystarcoder.pretrained import load
-from tinystarcoder.serving.lsp import ACCEPT_LINE, ACCEPT_WORD, DISABLE, ENABLE, Settings
+from tinystarcoder.serving.lsp import (
+    ACCEPT_LINE,
+    ACCEPT_WORD,
+    DISABLE,
+    ENABLE,
+    Settings,
+    SuggestionServer,
+)
 
 PROGRAM = "from tinystarcoder.cli.main import main; main()"
 MAX_TOKENS = 12
@@ -206,6 +213,21 @@ async def test_other_open_files_are_read_if_wanted(client, service):
     assert told[0] != told[1]
 
 
+async def test_what_the_editors_list_offers_is_built_upon(client, service):
+    """It is not typed yet; a suggestion has to begin with it, in the same place."""
+    text, chosen = TEXT + "list", "listdir"
+    open_document(client, "file:///i.py", text)
+    at = end_of(text)
+    offered = types.Range(types.Position(at.line, at.character - len("list")), at)
+    context = types.InlineCompletionContext(INVOKED, types.SelectedCompletionInfo(offered, chosen))
+    result = await client.text_document_inline_completion_async(
+        types.InlineCompletionParams(context, types.TextDocumentIdentifier("file:///i.py"), at)
+    )
+    (item,) = result.items
+    assert item.insert_text == chosen + expected(service, TEXT + chosen)
+    assert item.range == offered
+
+
 async def test_wrong_settings_are_shown_and_change_nothing(client):
     before = len(client.messages)
     settings = {"tinystarcoder": {"max_tokens": -1}}
@@ -240,6 +262,99 @@ async def test_loading_is_shown(client):
 async def test_each_wrong_setting_is_named(values, message):
     with pytest.raises(RequestError, match=message):
         Settings().updated(values)
+
+
+@pytest.mark.parametrize(
+    ("never", "allowed", "refused"),
+    [
+        (None, ["/w/a.py", "/w/environment.py"], ["/w/.env", "/w/.env.local", "/home/id_rsa.pub"]),
+        (None, ["/w/keys.py"], ["/w/deep/server.key", "/w/credentials.json", "/w/.netrc"]),
+        (["private/*"], ["/w/.env", "/other/private/a.py"], ["/w/private/a.py", "/w/private/b/c"]),
+        (["*/private/*"], ["/w/public.py"], ["/w/private/a.py", "/other/private/a.py"]),
+        ([], ["/w/.env"], []),
+    ],
+)
+async def test_paths_that_are_never_read(never, allowed, refused):
+    settings = Settings().updated({"never": never} if never is not None else None)
+    assert all(settings.allows(path, "/w") for path in allowed)
+    assert not any(settings.allows(path, "/w") for path in refused)
+
+
+def unconnected(service: CompletionService, **general) -> SuggestionServer:
+    """A server without an editor, which has been told of the editor's capabilities."""
+    server = SuggestionServer(lambda: service)
+    capabilities = types.ClientCapabilities(general=types.GeneralClientCapabilities(**general))
+    initialize = types.InitializeParams(capabilities=capabilities, root_uri="file:///w")
+    list(server.protocol.lsp_initialize(initialize))
+    return server
+
+
+@pytest.mark.parametrize(("encoding", "units"), [("utf-8", 4), ("utf-16", 2), ("utf-32", 1)])
+async def test_positions_in_the_units_that_were_agreed_on(writing, encoding, units):
+    server = unconnected(CompletionService(writing("")), position_encodings=[encoding])
+    document = types.TextDocumentItem("file:///w/a.py", "python", 1, "s = '🙂'; x = 1\n")
+    server.workspace.put_text_document(document)
+    at = types.Position(0, len("s = '") + units + len("'; "))
+    request = server.request_at(document.uri, types.Range(at, at))
+    assert (request.prefix, request.suffix) == ("s = '🙂'; ", "x = 1\n")
+    assert request.path == "a.py"
+
+
+async def test_a_pause_in_typing_is_waited_for(writing, monkeypatch):
+    """Of keys typed fast, the model is asked for the last alone; what is known does not wait."""
+    service, asked = CompletionService(writing("value\n")), []
+    suggest = service.suggest
+    monkeypatch.setattr(
+        service, "suggest", lambda *given: asked.append(given[0]) or suggest(*given)
+    )
+    server = unconnected(service)
+    await server.start()
+    requests = [CompletionRequest(text, path="a.py") for text in ("x", "x =", "x = ")]
+    server.change_settings({"debounce": 1})
+    texts = await asyncio.gather(*(server.suggest("a", one, wait=True) for one in requests))
+    assert [bool(text) for text in texts] == [False, False, True]
+    assert asked == requests[2:]
+    server.change_settings({"debounce": 10_000})
+    assert await server.suggest("a", requests[2], wait=True) == texts[2]
+    assert asked == requests[2:]
+
+
+@pytest.mark.parametrize("how", ["the switch", "the editor's cancellation", "the end"])
+async def test_work_is_really_stopped(endless, how):
+    """Of ten million tokens, which would take minutes."""
+    service = CompletionService(endless)
+    server = unconnected(service)
+    await server.start()
+    request = CompletionRequest("x = ", sampling=SamplingOptions(max_tokens=9_000_000))
+    asked = asyncio.create_task(server.suggest("a", request, wait=False))
+    await asyncio.to_thread(endless.decoder.is_running.wait)
+    if how == "the switch":
+        server.change_settings({"enabled": False})
+        assert await asked == ""
+    elif how == "the end":
+        server.cancel_all()
+        assert await asked == ""
+    else:
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+    while service.scheduler.load != (0, 0):
+        await asyncio.sleep(0)
+    assert endless.decoder.steps < 9_000_000
+    service.close()
+
+
+async def test_a_model_that_cannot_be_loaded_is_told(monkeypatch):
+    def fail() -> CompletionService:
+        raise ModelNotFoundError("no such model")
+
+    server, said = SuggestionServer(fail), []
+    monkeypatch.setattr(server, "say", said.append)
+    list(server.protocol.lsp_initialize(types.InitializeParams(types.ClientCapabilities())))
+    await server.start()
+    assert await server.suggest("a", CompletionRequest("x = "), wait=False) == ""
+    assert said == ["no such model"] * 2
+    assert server.service is None
 
 
 @pytest.mark.full

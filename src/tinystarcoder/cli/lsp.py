@@ -8,7 +8,7 @@ from ..completion.service import CompletionService
 from ..fim import Order
 from ..pretrained import BUNDLED, load
 from ..serving.lsp import SuggestionServer
-from .options import ModelName
+from .options import Draft, ModelName, PromptLookup, Threads, WeightPrecision
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -16,6 +16,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command()
 def lsp(
     model: ModelName = BUNDLED,
+    precision: WeightPrecision = None,
+    threads: Threads = None,
+    draft: Draft = None,
+    prompt_lookup: PromptLookup = True,
     order: Annotated[
         Order, typer.Option(help="Which part a model reads first at a cursor.")
     ] = "spm",
@@ -25,4 +29,11 @@ def lsp(
     Speaks the Language Server Protocol over standard input and output, until
     the editor ends it.
     """
-    SuggestionServer(lambda: CompletionService(load(model), order=order)).start_io()
+
+    def make() -> CompletionService:
+        loaded = load(
+            model, precision=precision, threads=threads, draft=draft, prompt_lookup=prompt_lookup
+        )
+        return CompletionService(loaded, order=order)
+
+    SuggestionServer(make).start_io()

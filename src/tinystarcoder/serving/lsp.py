@@ -14,11 +14,9 @@ documents that were not opened: nothing is read from the disk.
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
-from pathlib import PurePosixPath
-from threading import Event
+from pathlib import PurePath
 from typing import Any, get_args
 
 from lsprotocol import types
@@ -27,6 +25,7 @@ from pygls.workspace import TextDocument
 
 from .. import __version__
 from ..completion.accept import first_line, first_word
+from ..completion.documents import Documents
 from ..completion.repository import Neighbors
 from ..completion.request import CompletionRequest, Mode, Snippet
 from ..completion.service import CompletionService
@@ -47,9 +46,10 @@ _LABEL = 60  # Characters of a suggestion in a list.
 class Settings:
     """What an editor may set, by ``initializationOptions`` or ``didChangeConfiguration``.
 
-    ``debounce``: milliseconds. ``never``: patterns of paths, or of their last
-    part, whose text never reaches the model. ``snippets``: whether other open
-    files are read for a suggestion.
+    ``debounce``: milliseconds. ``never``: patterns of paths, whole, within the
+    workspace or their last part, whose text never reaches the model; ``*``
+    matches slashes too. ``snippets``: whether other open files are read for a
+    suggestion.
     """
 
     enabled: bool = True
@@ -78,10 +78,10 @@ class Settings:
                 raise RequestError(f"{SECTION}.{name}: {value!r} is not a valid value")
         return replace(self, **values)
 
-    def allows(self, path: str) -> bool:
+    def allows(self, path: str, workspace: str = "") -> bool:
         """Whether a file's text may be read."""
-        name = PurePosixPath(path).name
-        return not any(fnmatch(path, glob) or fnmatch(name, glob) for glob in self.never)
+        names = {path, within(workspace, path), PurePath(path).name}
+        return not any(fnmatch(name, glob) for glob in self.never for name in names)
 
 
 def _is_valid(name: str, value: object) -> bool:
@@ -93,6 +93,14 @@ def _is_valid(name: str, value: object) -> bool:
         return isinstance(value, list) and all(isinstance(glob, str) for glob in value)
     least = {"debounce": 0, "max_tokens": 1}[name]
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= 10_000
+
+
+def within(workspace: str, path: str) -> str:
+    """A path as it is called in the workspace."""
+    try:
+        return PurePath(path).relative_to(workspace).as_posix()
+    except ValueError:
+        return path
 
 
 class Document(TextDocument):
@@ -114,9 +122,7 @@ class SuggestionServer(LanguageServer):
         self.settings = Settings()
         self._load = load
         self._service: asyncio.Future[CompletionService] | None = None
-        # One thread: it owns the engine, and what waits for it waits in order.
-        self._engine = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._running: dict[str, Event] = {}
+        self._documents = Documents()
         self._neighbors: dict[str, Neighbors] = {}
         _add_features(self)
 
@@ -137,8 +143,7 @@ class SuggestionServer(LanguageServer):
 
     def cancel_all(self) -> None:
         """Stops whatever is being computed."""
-        for cancelled in self._running.values():
-            cancelled.set()
+        self._documents.cancel_all()
 
     async def start(self) -> None:
         """Loads the model, telling the editor of the progress where it can show it."""
@@ -146,7 +151,7 @@ class SuggestionServer(LanguageServer):
         window = self.client_capabilities.window
         shows = window is not None and bool(window.work_done_progress)
         loop = asyncio.get_running_loop()
-        self._service = loop.run_in_executor(self._engine, self._load)
+        self._service = loop.run_in_executor(None, self._load)
         if shows:
             await self.work_done_progress.create_async(token)
             begin = types.WorkDoneProgressBegin(title="tinystarcoder: loading the model")
@@ -158,66 +163,71 @@ class SuggestionServer(LanguageServer):
         if shows:
             self.work_done_progress.end(token, types.WorkDoneProgressEnd())
 
-    async def suggest(self, uri: str, position: types.Position, *, wait: bool) -> str:
-        """What belongs at a place; nothing where that is unknown, unwanted or out of date."""
-        request = self.request_at(uri, position)
-        if request is None or self._service is None:
+    async def suggest(self, uri: str, request: CompletionRequest, *, wait: bool) -> str:
+        """What belongs at a document's place; nothing where that is out of date, or not to be had.
+
+        With ``wait``, a newer request may come first. The editor's cancellation ends the work too.
+        """
+        if self._service is None:
             return ""
-        cancelled = self._supersede(uri)
         try:
-            service = await asyncio.shield(self._service)
-            known = service.suggestions.find(request)
-            if known is not None:
-                return known.text
-            if wait:
-                await asyncio.sleep(self.settings.debounce / 1000)
-            if cancelled.is_set():
-                return ""
-            loop = asyncio.get_running_loop()
-            made = await loop.run_in_executor(self._engine, service.suggest, request, cancelled)
-            return "" if made.finish == "cancelled" else made.text
+            with self._documents.newest(uri) as cancelled:
+                service = await asyncio.shield(self._service)
+                known = service.suggestions.find(request)
+                if known is not None:
+                    return known.text
+                if wait:
+                    await asyncio.sleep(self.settings.debounce / 1000)
+                if cancelled.is_set():
+                    return ""
+                made = await asyncio.to_thread(service.suggest, request, cancelled)
+                return "" if made.finish == "cancelled" else made.text
         except (TinyStarcoderError, OSError) as error:
             self.say(str(error))
             return ""
-        finally:  # The editor's cancellation arrives here too.
-            cancelled.set()
 
     def known_text(self, uri: str, position: types.Position) -> str:
         """The suggestion already made for a place."""
-        request = self.request_at(uri, position)
+        request = self.request_at(uri, types.Range(position, position))
         found = self.service.suggestions.find(request) if request and self.service else None
         return found.text if found else ""
 
-    def request_at(self, uri: str, position: types.Position) -> CompletionRequest | None:
-        """The request at a place of an open document; None where none may be made."""
+    def request_at(
+        self, uri: str, place: types.Range, selected: str = ""
+    ) -> CompletionRequest | None:
+        """The request at a place of an open document; None where none may be made.
+
+        ``selected``: a text of the editor's own that would stand there instead.
+        """
         document = self.workspace.text_documents.get(uri)
-        if document is None or not self.settings.enabled or not self.settings.allows(document.path):
+        if document is None or not self.settings.enabled or not self._allows(document):
             return None
-        at = document.offset_at_position(position)
-        text = document.source
+        start, end = map(document.offset_at_position, (place.start, place.end))
+        before, after = document.source[:start] + selected, document.source[end:]
+        path = self._short(document)
         return CompletionRequest(
-            text[:at],
-            text[at:],
-            self._short(document.path),
+            before,
+            after,
+            path,
             self.settings.mode,
             SamplingOptions(max_tokens=self.settings.max_tokens),
-            snippets=self._snippets(uri, document, at) if self.settings.snippets else (),
+            snippets=self._snippets(uri, path, before, after) if self.settings.snippets else (),
         )
 
-    def _snippets(self, uri: str, document: TextDocument, at: int) -> tuple[Snippet, ...]:
+    def _snippets(self, uri: str, path: str, before: str, after: str) -> tuple[Snippet, ...]:
         """What the other open Python files tell, as far as they may be read."""
         others = [
-            Snippet(self._short(other.path), other.source)
+            Snippet(self._short(other), other.source)
             for name, other in self.workspace.text_documents.items()
-            if name != uri and other.language_id == "python" and self.settings.allows(other.path)
+            if name != uri and other.language_id == "python" and self._allows(other)
         ]
-        chooser = self._neighbors.setdefault(uri, Neighbors())
-        text = document.source
-        return chooser.choose(self._short(document.path), text[:at], text[at:], others)
+        return self._neighbors.setdefault(uri, Neighbors()).choose(path, before, after, others)
 
-    def _short(self, path: str) -> str:
-        """The path within the workspace."""
-        return path.removeprefix(f"{(self.workspace.root_path or '').rstrip('/')}/")
+    def _allows(self, document: TextDocument) -> bool:
+        return self.settings.allows(document.path, self.workspace.root_path or "")
+
+    def _short(self, document: TextDocument) -> str:
+        return within(self.workspace.root_path or "", document.path)
 
     def forget(self, uri: str) -> None:
         """Drops what is kept of a document that was closed."""
@@ -226,13 +236,6 @@ class SuggestionServer(LanguageServer):
     def say(self, message: str) -> None:
         """Shows a message to the person."""
         self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, message))
-
-    def _supersede(self, uri: str) -> Event:
-        """Cancels the document's older request; returns the cancellation of the new one."""
-        if uri in self._running:
-            self._running[uri].set()
-        self._running[uri] = Event()
-        return self._running[uri]
 
 
 def _add_features(server: SuggestionServer) -> None:
@@ -267,18 +270,24 @@ def _add_features(server: SuggestionServer) -> None:
 
     @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION)
     async def inline(params: types.InlineCompletionParams) -> types.InlineCompletionList:
-        kind = params.context.trigger_kind
-        wait = kind == types.InlineCompletionTriggerKind.Automatic
-        text = await server.suggest(params.text_document.uri, params.position, wait=wait)
-        here = types.Range(params.position, params.position)
-        items = [types.InlineCompletionItem(insert_text=text, range=here)] if text else []
-        return types.InlineCompletionList(items=items)
+        uri, context = params.text_document.uri, params.context
+        # What the editor's own list offers there is not typed yet, but will stand before the text.
+        chosen = context.selected_completion_info
+        here = chosen.range if chosen else types.Range(params.position, params.position)
+        selected = chosen.text if chosen else ""
+        request = server.request_at(uri, here, selected)
+        wait = context.trigger_kind == types.InlineCompletionTriggerKind.Automatic
+        text = await server.suggest(uri, request, wait=wait) if request else ""
+        items = [types.InlineCompletionItem(insert_text=selected + text, range=here)]
+        return types.InlineCompletionList(items=items if text else [])
 
     @server.feature(types.TEXT_DOCUMENT_COMPLETION)
     async def completion(params: types.CompletionParams) -> types.CompletionList:
-        uri = params.text_document.uri
-        text = await server.suggest(uri, params.position, wait=True)
-        items = [_item(server.workspace.text_documents[uri], params.position, text)] if text else []
+        uri, at = params.text_document.uri, params.position
+        request = server.request_at(uri, types.Range(at, at))
+        text = await server.suggest(uri, request, wait=True) if request else ""
+        document = server.workspace.text_documents.get(uri)  # It may have been closed meanwhile.
+        items = [_item(document, at, text)] if text and document else []
         return types.CompletionList(is_incomplete=True, items=items)
 
     @server.command(ACCEPT_WORD)
