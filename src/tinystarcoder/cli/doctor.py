@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Generator, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from time import perf_counter
 from typing import Annotated
@@ -21,6 +22,8 @@ from .options import ModelName
 from .serve import bind
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_ENGINE = "tinystarcoder.engine._native"
 
 Finding = tuple[bool, str]
 PROMPT = "def print_hello_world():"
@@ -59,15 +62,21 @@ def _engine() -> Finding:
     if is_built():
         return True, f"engine: native, {', '.join(instruction_sets())}"
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    return False, f"engine: {HOW_TO_BUILD} (C++ compiler: {compiler or 'none found'})"
+    try:
+        import_module(_ENGINE)
+    except ModuleNotFoundError:
+        return False, f"engine: {HOW_TO_BUILD} (C++ compiler: {compiler or 'none found'})"
+    except ImportError as error:
+        return False, f"engine: built, but it cannot be loaded: {_said(error)}; install again"
+    return True, "engine: native"
 
 
 def _model(name: str) -> Generator[Finding, None, Model | None]:
     begun = perf_counter()
     try:
         loaded = load(name)
-    except (TinyStarcoderError, OSError) as error:
-        yield False, f"model: {error}"
+    except Exception as error:
+        yield False, f"model: {_said(error)}"
         return None
     parameters = loaded.config.num_parameters() / 1e6
     seconds = perf_counter() - begun
@@ -76,8 +85,9 @@ def _model(name: str) -> Generator[Finding, None, Model | None]:
 
 
 def _suggestion(model: Model) -> str:
-    service, begun = CompletionService(model), perf_counter()
-    text = service.suggest(CompletionRequest(PROMPT)).text
+    begun = perf_counter()
+    with CompletionService(model) as service:
+        text = service.suggest(CompletionRequest(PROMPT)).text
     return f"suggestion: {len(text)} characters in {perf_counter() - begun:.2f} s"
 
 
@@ -102,5 +112,11 @@ def _extras() -> Iterator[Finding]:
 def _tried(name: str, check: Callable[[], str]) -> Finding:
     try:
         return True, check()
-    except (TinyStarcoderError, OSError) as error:
-        return False, f"{name}: {error}"
+    except Exception as error:
+        return False, f"{name}: {_said(error)}"
+
+
+def _said(error: Exception) -> str:
+    """One line, whatever went wrong: that is what this command is asked for."""
+    kind = "" if isinstance(error, TinyStarcoderError | OSError) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())

@@ -23,7 +23,7 @@ def models() -> None:
 def list_() -> None:
     """List the bundled model and those in the hub's cache."""
     folder = locate(BUNDLED)
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     _show(BUNDLED, size, folder)
     for model in hub.cached():
         _show(model.name, model.bytes, model.folder)
