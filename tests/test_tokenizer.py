@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tinystarcoder.errors import TokenizerError
-from tinystarcoder.tokenizer import SPECIAL_TOKENS, Tokenizer
+from tinystarcoder.tokenizer import SPECIAL_TOKENS, LineEncoder, Tokenizer
 
 HELLO = [589, 1459, 81, 7656, 81, 5860, 2262]
 
@@ -132,6 +133,44 @@ class TestSpecialTokens:
 
     def test_have_no_bytes(self, tokenizer: Tokenizer) -> None:
         assert {tokenizer.token_bytes(i) for i in tokenizer.special_ids} == {b""}
+
+
+# What lines are made of, and what could join them: blanks of all kinds, and quotes before letters.
+LINES = st.text("\n\n\n  \t\r\x1c\x85\xa0\u2028a'st1+é世", max_size=30)
+
+
+class TestLineEncoder:
+    @given(texts=st.lists(st.text() | LINES, max_size=4))
+    def test_the_same_ids_each_time(self, tokenizer: Tokenizer, texts: list[str]) -> None:
+        encode = LineEncoder(tokenizer)
+        for text in [*texts, "".join(texts), *texts]:
+            assert encode(text) == tokenizer.encode(text)
+
+    @given(text=LINES)
+    def test_in_starcoders_own_vocabulary(self, starcoder: Tokenizer, text: str) -> None:
+        assert LineEncoder(starcoder)(text) == starcoder.encode(text)
+
+    def test_a_key_encodes_its_line(
+        self, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, encode = [], tokenizer.encode
+        monkeypatch.setattr(tokenizer, "encode", lambda text: read.append(text) or encode(text))
+        remembering = LineEncoder(tokenizer)
+        assert tokenizer.parts_at_lines
+        remembering("def f(x):\n\n    return x\n" * 3 + "y = ")
+        read.clear()
+        remembering("def f(x):\n\n    return x\n" * 3 + "y = 1")
+        remembering("z" * 10_000)
+        remembering("z" * 10_000)
+        assert read == ["\ny = 1", "z" * 10_000, "z" * 10_000]
+
+    def test_a_vocabulary_that_splits_otherwise(self, tokenizer: Tokenizer) -> None:
+        backend = tokenizers.Tokenizer.from_str(tokenizer.to_json())
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(use_regex=False)
+        other = Tokenizer(backend)
+        assert not other.parts_at_lines
+        text = "x\n    y\n" * 3
+        assert LineEncoder(other)(text) == other.encode(text)
 
 
 class TestIncrementalDecoding:

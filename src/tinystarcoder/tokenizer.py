@@ -15,7 +15,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import tokenizers
@@ -37,6 +37,7 @@ SPECIAL_TOKENS = (
 )
 
 _REPLACEMENT = "\ufffd"
+_REMEMBERED = 400  # Characters of the longest line that is.
 
 
 def _byte_of_symbol() -> dict[str, int]:
@@ -81,6 +82,20 @@ class Tokenizer:
                 prefix, middle, suffix, pad = ids
                 return FimTokens(prefix=prefix, middle=middle, suffix=suffix, pad=pad)
         return None
+
+    @cached_property
+    def parts_at_lines(self) -> bool:
+        """Whether a line's end, behind anything but a blank, always begins a new token."""
+        splitter = self._text.pre_tokenizer
+        if splitter is None or self._text.normalizer is not None:
+            return False
+        found = json.loads(splitter.__getstate__())
+        added = self._text.get_added_tokens_decoder().values()
+        return all(token.special for token in added) and all(
+            step["type"] == "Digits"
+            or (step["type"] == "ByteLevel" and step["use_regex"] and not step["add_prefix_space"])
+            for step in found.get("pretokenizers", [found])
+        )
 
     def token_id(self, token: str) -> int | None:
         """The id of a token by its spelling in the vocabulary, e.g. ``"<filename>"``."""
@@ -188,6 +203,39 @@ class Tokenizer:
     def spellable(self, text: str) -> str:
         """The text with U+FFFD for the characters that the vocabulary cannot spell."""
         return text if text.isascii() else self._unspellable.sub(_REPLACEMENT, text)
+
+
+class LineEncoder:
+    """Encodes as :meth:`Tokenizer.encode` does, and remembers lines: the next text shares most.
+
+    A line's end behind anything but a blank always parts two words of GPT-2's
+    pattern, so what stands between two such places has the same ids in any text.
+    Of a vocabulary that splits text otherwise, nothing is remembered, nor are
+    very long lines.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, capacity: int = 8192) -> None:
+        self._encode = tokenizer.encode
+        self._remembered = lru_cache(capacity)(lambda part: tuple(tokenizer.encode(part)))
+        self._parts_at_lines = tokenizer.parts_at_lines
+
+    def __call__(self, text: str) -> list[int]:
+        if not self._parts_at_lines:
+            return self._encode(text)
+        ids: list[int] = []
+        first, *lines = text.split("\n")
+        part = first
+        for line in lines:
+            if not part or part[-1].isspace():
+                part = f"{part}\n{line}"
+            else:
+                ids += self._part(part)
+                part = f"\n{line}"
+        ids += self._part(part)
+        return ids
+
+    def _part(self, part: str) -> Sequence[int]:
+        return self._remembered(part) if len(part) <= _REMEMBERED else self._encode(part)
 
 
 class IncrementalDecoder:

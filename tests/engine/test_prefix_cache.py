@@ -125,8 +125,9 @@ def test_what_is_reused_is_the_beginning(prompts: list[list[int]], capacity: int
         assert len(slots.held) <= capacity
 
 
-@given(st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)))
-def test_common(left: list[int], right: list[int]) -> None:
+@given(st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)), st.integers(0, 200))
+def test_common(left: list[int], right: list[int], both: int) -> None:
+    left, right = [7] * both + left, [7] * both + right
     shared = common(left, right)
     assert left[:shared] == right[:shared]
     assert left[: shared + 1] != right[: shared + 1] or shared == min(len(left), len(right))

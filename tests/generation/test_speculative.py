@@ -198,6 +198,19 @@ class TestPromptLookup:
     def test_a_loop_goes_on(self) -> None:
         assert self.guess([5, 1, 2, 3, 1, 2, 3, 1], 5) == [2, 3, 1, 2, 3]
 
+    @given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
+    def test_the_last_place_of_the_longest_match(self, ids: list[int]) -> None:
+        """By definition: for 4, 3 and 2 ids, the last place behind which they stood before."""
+        places = (
+            at
+            for n in (4, 3, 2)
+            for at in range(len(ids) - 1, n - 1, -1)
+            if ids[at - n : at] == ids[-n:]
+        )
+        start = next(places, None)
+        expected = [] if start is None else [ids[start]]
+        assert self.guess(ids, 1) == expected
+
     @pytest.mark.parametrize("ids", [[1], [1, 2], [1, 2, 3, 4, 5]])
     def test_nothing_to_go_by(self, ids: list[int]) -> None:
         assert self.guess(ids) == []

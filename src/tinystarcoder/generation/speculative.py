@@ -16,9 +16,13 @@ It gives up the few more tokens that Leviathan's rule would keep of a sampled
 draft, min(1, p/q), since those are other texts, if of the same distribution.
 """
 
+from array import array
 from collections import abc
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from ..engine.decoder import Decoder, Logits
 from ..engine.prefix_cache import common
@@ -29,7 +33,7 @@ from .sequence import NEVER, Cancellation, Sequence, Token, extend_to
 # Longest guesses: beyond, a pass over them is no longer about as cheap as over one.
 LONGEST = 12
 # Ids that must have stood before for what followed them to be a guess.
-NGRAMS = (4, 3, 2)
+NGRAMS = range(2, 5)
 
 
 class Drafter(Protocol):
@@ -132,31 +136,36 @@ def accepted(text: Sequence, rows: Logits, guesses: list[int]) -> Iterator[Token
 
 
 class PromptLookup:
-    """Guesses that what followed the last ids where they last stood follows them again."""
+    """Guesses that what followed the last ids where they last stood follows them again.
+
+    Of the lengths in ``NGRAMS``, the longest that did. The ids are searched each
+    time: an index of a prompt would take as long as a short text.
+    """
 
     def __init__(self) -> None:
-        self._followers: dict[tuple[int, ...], int] = {}
-        self._indexed = 0
+        self._known = array("i")
 
     def guess(self, text: Sequence, limit: int) -> list[int]:
         ids = text.ids
-        self._index(ids)
-        for n in NGRAMS:
-            start = self._followers.get(tuple(ids[-n:])) if n <= len(ids) else None
-            if start is not None:
-                # A loop's guess runs into its own end: it goes on in the loop.
-                return [ids[start + step % (len(ids) - start)] for step in range(limit)]
-        return []
+        self._known.extend(ids[len(self._known) :])
+        start = self._follower(np.frombuffer(self._known, np.intc))
+        if start is None:
+            return []
+        # A loop's guess runs into its own end: it goes on in the loop.
+        return [ids[start + step % (len(ids) - start)] for step in range(limit)]
 
     def close(self) -> None: ...
 
-    def _index(self, ids: list[int]) -> None:
-        """Remembers where each n-gram was followed last; the one at the end is not yet."""
-        for end in range(max(self._indexed, 1), len(ids)):
-            for n in NGRAMS:
-                if n <= end:
-                    self._followers[tuple(ids[end - n : end])] = end
-        self._indexed = len(ids)
+    def _follower(self, known: npt.NDArray[np.intc]) -> int | None:
+        """Where what followed the last n-gram begins, for the longest n that stood before."""
+        found = np.flatnonzero(known[:-1] == known[-1]) + 1
+        for n in range(2, NGRAMS.stop):
+            longer = found[found >= n]
+            longer = longer[known[longer - n] == known[-n:][:1]]
+            if not len(longer):
+                return int(found[-1]) if n > NGRAMS.start else None
+            found = longer
+        return int(found[-1])
 
 
 class DraftModel:
