@@ -94,7 +94,7 @@ def tiny_checkpoint(
 
 
 class Writer:
-    """A decoder that continues a PSM prompt with given ids, and counts what it computes."""
+    """A decoder that continues a hole's prompt with given ids, and counts what it computes."""
 
     def __init__(self, config: ModelConfig, ids: Sequence[int], middle: int) -> None:
         self.config = config
@@ -124,9 +124,17 @@ class Writer:
         self.calls.append(len(ids))
         logits = np.zeros(self.config.vocab_size, np.float32)
         if self._middle in held:
-            step = len(held) - 1 - held.index(self._middle)
-            logits[self.ids[step] if step < len(self.ids) else 0] = 5.0
+            written = self._written(held[held.index(self._middle) + 1 :])
+            logits[self.ids[written] if written < len(self.ids) else 0] = 20.0  # It has no doubt.
         return logits
+
+    def _written(self, ids: Sequence[int]) -> int:
+        """How much of its text stands at the end; in SPM order, a prefix stands before that."""
+        written = 0
+        for token in ids:
+            goes_on = written < len(self.ids) and token == self.ids[written]
+            written = written + 1 if goes_on else int(token in self.ids[:1])
+        return written
 
     def extend_batch(
         self, requests: Sequence[tuple[int, Sequence[int]]], *, all_logits: bool = False

@@ -47,7 +47,7 @@ def draw_cuts(length: int, rng: Random) -> tuple[int, int]:
 
 
 def prompt(
-    prefix: Sequence[int], suffix: Sequence[int], tokens: FimTokens, order: Order = "psm"
+    prefix: Sequence[int], suffix: Sequence[int], tokens: FimTokens, order: Order = "spm"
 ) -> list[int]:
     """The ids after which the model writes the middle."""
     if order == "psm":
@@ -60,7 +60,7 @@ def permute(
     cuts: tuple[int, int],
     encode: Callable[[str], list[int]],
     tokens: FimTokens,
-    order: Order = "psm",
+    order: Order = "spm",
 ) -> list[int]:
     """Ids of ``text`` with the characters between ``cuts`` moved to the end."""
     start, end = cuts

@@ -128,7 +128,7 @@ def test_middles_equal_transformers(
         )
         size += len(stretch[start:end].encode())
         for place, context in enumerate(
-            (prefix, prompt(prefix, suffix, tokens), prompt(prefix, suffix, tokens, "spm"))
+            (prefix, prompt(prefix, suffix, tokens, "psm"), prompt(prefix, suffix, tokens, "spm"))
         ):
             ids = torch.tensor([[0, *context, *middle]])
             logits = reference(ids).logits[0, len(context) : -1].double()
