@@ -114,7 +114,8 @@ def test_jedi_types(run: Run, arguments: list[str], tmp_path: Path) -> None:
     pytest.importorskip("jedi")
     output = tmp_path / "jedi"
     command = ["evaluate", "jedi", str(tmp_path / "shapes"), "--output", str(output)]
-    code, shown, error = run(*command, "--task", "keystrokes", "--lines", "2")
+    command += ["--lines", "2"]
+    code, shown, error = run(*command, "--task", "keystrokes")
     assert code == 0, error
     report = json.loads((output / "report.json").read_text())["tasks"]["keystrokes"]
     assert set(report["metrics"]) <= {"saved", "shown", "accepted", "whole lines"}
