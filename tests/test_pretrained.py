@@ -248,7 +248,9 @@ class TestInfill:
         assert tokens is not None
         prefix, suffix = "def area(w, h):\n    ", "\n\nprint(area(2, 3))\n"
         listening.infill(prefix, suffix, order=order, max_tokens=1)
-        assert heard(listening) == fim.prompt(encode(prefix), encode(suffix), tokens, order)
+        asked = fim.prompt(encode(prefix), encode(suffix), tokens, order)
+        # In SPM order the prefix's last token is written again.
+        assert heard(listening) == (asked if order == "psm" else asked[:-1])
 
     def test_texts_are_plain(self, listening: Model) -> None:
         listening.infill("<|endoftext|>", "<fim_middle>", max_tokens=1)

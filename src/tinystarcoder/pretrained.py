@@ -112,12 +112,13 @@ class Model:
         """
         chosen = SamplingOptions(**options)
         ids = self.infill_ids(prefix, suffix, chosen.max_tokens, order)
-        return self._samples(ids, chosen, 1)[0]
+        ids, beginning = take_back(self.tokenizer, ids, holes=True)
+        return self._samples(ids, chosen, 1, beginning)[0]
 
     def infill_ids(
         self, prefix: str, suffix: str, max_tokens: int, order: fim.Order = "spm"
     ) -> list[int]:
-        """The prompt of :meth:`infill`, which raises what it raises."""
+        """The prompt of :meth:`infill`, before healing; it raises what that raises."""
         if order not in get_args(fim.Order):
             raise RequestError(f"order {order!r}: must be one of {', '.join(get_args(fim.Order))}")
         tokens = self.tokenizer.fim

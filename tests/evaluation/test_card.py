@@ -15,8 +15,12 @@ from tinystarcoder.evaluation.card import DATASETS, Labels, card, read_run, trai
 from tinystarcoder.evaluation.journal import Journal
 from tinystarcoder.evaluation.report import write
 from tinystarcoder.model import checkpoint
-from tinystarcoder.model.config import ModelConfig
+from tinystarcoder.model.config import PRESETS, ModelConfig
+from tinystarcoder.pretrained import locate
+from tinystarcoder.training.plan import flops_per_token
+from tinystarcoder.training.recipe import Recipe
 
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 LABELS = Labels("mine", "apache-2.0", ("my-data",), "It tells stories.")
 
 
@@ -103,6 +107,26 @@ def test_runs_before_it_are_counted(run: Path, tmp_path: Path) -> None:
     assert "4.0 million tokens in 1.25 hours" in card(read_run(run), LABELS)
 
 
+def test_flops_of_all_runs_or_of_none(tmp_path: Path) -> None:
+    """By the plan of the recipe, for the steps that were made."""
+    recipe = Recipe.read(RECIPES / "nano.toml").to_dict()
+    last, first = (tmp_path / name / "step-000010" for name in ("last", "first"))
+    for step, weights, made in ((first, "", 4), (last, str(first), 10)):
+        step.mkdir(parents=True)
+        own = {**recipe, "model": {**recipe["model"], "weights": weights}}
+        told = {"step": made, "tokens": 4096 * made, "seconds": 60, "versions": {}, "recipe": own}
+        (step / "resume.json").write_text(json.dumps(told))
+        (step.parent / "log.jsonl").write_text("")
+    facts = training_facts(last.parent)
+    a_step = 4096 * flops_per_token(PRESETS["nano"], 512)
+    assert (facts["flops"], facts["before"]["flops"]) == (10 * a_step, 4 * a_step)
+    told = json.loads((first / "resume.json").read_text())
+    told["recipe"]["optimizer"]["of another version"] = 1
+    (first / "resume.json").write_text(json.dumps(told))
+    facts = training_facts(last.parent)
+    assert facts["flops"] == 10 * a_step and "flops" not in facts["before"]
+
+
 def test_no_figure_from_elsewhere(run: Path, evaluation: Path, tiny_config: ModelConfig) -> None:
     """Every number in the prose and tables is one of the run's, the model's or the report's."""
     told = card(read_run(run, evaluation), LABELS).partition("\n---\n")[2]
@@ -143,3 +167,10 @@ def test_snippets_run(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str])
             exec(compile(token.content, "<card>", "exec"), names)
     printed = capsys.readouterr().out
     assert "def print_hello_world():" in printed and "<fim_middle>" in printed
+
+
+def test_the_bundled_models_card_is_what_its_files_tell() -> None:
+    """And nothing was written into it since: scripts/bundle --card writes it again."""
+    about = (RECIPES.parent / "scripts" / "nano_card.md").read_text()
+    labels = Labels("nano", "apache-2.0", ("pypi",), about)
+    assert (locate() / "MODEL_CARD.md").read_text() == card(read_run(locate()), labels)

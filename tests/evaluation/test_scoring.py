@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tinystarcoder.errors import EvaluationError
+from tinystarcoder.evaluation import scoring
 from tinystarcoder.evaluation.execution import Limits, Program
 from tinystarcoder.evaluation.generators import Ask, Written
 from tinystarcoder.evaluation.journal import Journal
@@ -101,3 +102,10 @@ def test_a_program_is_run_once() -> None:
     good, bad = (Program(f"x = {n}\n", "assert x == 1\n") for n in (1, 2))
     assert [run(program) for program in (good, bad, good, bad)] == ["", "AssertionError"] * 2
     assert run.cache_info().misses == 2  # type: ignore[attr-defined]
+
+
+def test_what_is_no_python_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "run_tests", lambda *_: pytest.fail("was run"))
+    run = runner(Sandbox(unsafe=True), Limits())
+    for solution in ("def f(x) return", "x = (", "x = '\0'", "(" * 999 + ")" * 999):
+        assert run(Program(solution, "assert True\n")).startswith("SyntaxError: ")

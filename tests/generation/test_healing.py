@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinystarcoder import load
+from tinystarcoder.fim import prompt
 from tinystarcoder.generation.healing import Healing, take_back
 
 
@@ -15,11 +16,23 @@ def test_what_is_taken_back_and_what_stays_are_the_prompt(tokenizer, text):
     assert kept == (ids[:-1] or [tokenizer.eos_id] if beginning else ids)
 
 
-def test_holes_special_tokens_and_half_characters_stay_whole(tokenizer):
-    fim = tokenizer.fim
+def test_sentinels_special_tokens_and_half_characters_stay_whole(tokenizer):
     half = tokenizer.encode("\U0001f9ff")[:1]
-    for ids in ([], [fim.prefix, 40, fim.suffix, fim.middle, 41], [40, tokenizer.eos_id], half):
-        assert take_back(tokenizer, ids) == (ids, "")
+    psm, empty = (prompt(p, [41], tokenizer.fim, o) for p, o in (([40], "psm"), ([], "spm")))
+    for ids in ([], psm, empty, [40, tokenizer.eos_id], half):
+        assert take_back(tokenizer, ids, holes=True) == (ids, "")
+
+
+def test_a_prefix_before_a_hole_is_healed_in_spm_order(tokenizer, tiny_checkpoint):
+    ids = prompt(tokenizer.encode("x = 1\n"), [41], tokenizer.fim, "spm")
+    assert take_back(tokenizer, ids) == (ids, "")
+    assert take_back(tokenizer, ids, holes=True) == (ids[:-1], tokenizer.decode(ids[-1:]))
+    model = load(tiny_checkpoint)
+    done = model.infill("def f():\n", "\n    return x\n", order="spm", max_tokens=12)
+    written = tokenizer.decode([t.id for t in done.tokens], skip_special=True)
+    assert written == "\n" + done.text
+    done = model.infill("def f():\n", "\n    return x\n", order="psm", max_tokens=12)
+    assert tokenizer.decode([t.id for t in done.tokens], skip_special=True) == done.text
 
 
 def test_only_tokens_that_spell_the_beginning_are_allowed(tokenizer):
@@ -45,14 +58,14 @@ def test_ids_beyond_the_tokenizer_may_follow(tokenizer):
     assert healing.mask(logits) is logits
 
 
-@pytest.mark.parametrize("prompt", ["def f():\n", "x = 12", "print('h", "class A:\n    "])
-def test_a_completion_goes_on_where_the_prompt_ends(tiny_checkpoint, prompt):
+@pytest.mark.parametrize("text", ["def f():\n", "x = 12", "print('h", "class A:\n    "])
+def test_a_completion_goes_on_where_the_prompt_ends(tiny_checkpoint, text):
     """Streamed or whole, it never shows again what was taken back."""
     model = load(tiny_checkpoint)
-    ids, beginning = take_back(model.tokenizer, model.tokenizer.encode(prompt, special=True))
-    done = model.complete(prompt, max_tokens=12)
+    ids, beginning = take_back(model.tokenizer, model.tokenizer.encode(text, special=True))
+    done = model.complete(text, max_tokens=12)
     written = model.tokenizer.decode([t.id for t in done.tokens], skip_special=True)
     assert written.startswith(beginning)
     assert written.removeprefix(beginning).startswith(done.text)
-    assert "".join(model.stream(prompt, max_tokens=12)) == done.text
-    assert len(ids) == len(model.tokenizer.encode(prompt)) - 1
+    assert "".join(model.stream(text, max_tokens=12)) == done.text
+    assert len(ids) == len(model.tokenizer.encode(text)) - 1

@@ -15,8 +15,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..errors import EvaluationError
+from ..errors import EvaluationError, RecipeError
 from ..model.config import ModelConfig
+from ..training.plan import executed_flops
+from ..training.recipe import Recipe
 from .report import BITS, by_group, figure, rows, table
 from .statistics import Estimate
 
@@ -39,7 +41,11 @@ DATASETS = {
 }
 
 # Of a task with many metrics, those that are results of the model, for the Hub.
-INDEXED = {"keystrokes": ("saved", "whole lines"), "boundaries": ("as it comes", "filtered")}
+INDEXED = {
+    "keystrokes": ("saved", "whole lines"),
+    "boundaries": ("as it comes", "filtered"),
+    "speculation": ("accepted",),
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def training_facts(run: Path, hardware: str = "") -> Facts:
     """What a run's last checkpoint and its log tell, paths reduced to names."""
     last = sorted(run.glob("step-*"))[-1]
     state = _read(last / "resume.json")
-    before = _before(state["recipe"])
+    before, flops = _before(state["recipe"]), _flops(state["recipe"], state["step"])
     state["recipe"].get("model", {}).pop("weights", None)  # A folder of the machine it ran on.
     for name in ("train", "validation", "tokenizer"):
         if name in state["recipe"]["data"]:
@@ -112,6 +118,7 @@ def training_facts(run: Path, hardware: str = "") -> Facts:
         "steps": state["step"],
         "tokens": state["tokens"],
         "hours": round(state["seconds"] / 3600, 2),
+        **({"flops": flops} if flops else {}),
         **({"before": before} if before else {}),
         "hardware": hardware,
         "validation_curve": {r["tokens"]: round(r[measured], 4) for r in log if measured in r},
@@ -120,22 +127,29 @@ def training_facts(run: Path, hardware: str = "") -> Facts:
     }
 
 
+def _flops(recipe: Facts, steps: int) -> int:
+    """What the plan of a run counts for its first steps; 0 where its recipe cannot be read."""
+    try:
+        return executed_flops(Recipe.from_dict(recipe), steps)
+    except RecipeError:  # Of another version.
+        return 0
+
+
 def _before(recipe: Facts) -> Facts:
-    """Tokens and hours of the runs before, whose weights this one began from; of all together."""
+    """Tokens, hours, FLOPs of all runs before, from whose weights this one began."""
     weights = recipe.get("model", {}).get("weights")
     if not weights:
         return {}
-    state = _read(Path(weights) / "resume.json")
-    if state:
-        earlier = _before(state["recipe"]) or {"tokens": 0, "hours": 0.0}
-        run = {"tokens": state["tokens"], "hours": state["seconds"] / 3600}
-    else:
-        run = _read(Path(weights) / "training.json")
-        earlier = run.get("before") or {"tokens": 0, "hours": 0.0}
+    run = _read(Path(weights) / "resume.json") or _read(Path(weights) / "training.json")
     if not run:
         return {}
-    hours = round(run["hours"] + earlier["hours"], 2)
-    return {"tokens": run["tokens"] + earlier["tokens"], "hours": hours}
+    recipe, steps = run.get("recipe", {}), run.get("step") or run.get("steps", 0)
+    known = run.get("before") or _before(recipe) or {"tokens": 0, "hours": 0.0, "flops": 0}
+    hours = run["seconds"] / 3600 if "seconds" in run else run["hours"]
+    flops = run.get("flops") or _flops(recipe, steps)
+    found = {"tokens": run["tokens"] + known["tokens"], "hours": round(hours + known["hours"], 2)}
+    # Of all of them, or of none.
+    return found | ({"flops": flops + known["flops"]} if flops and "flops" in known else {})
 
 
 def _read(path: Path) -> Facts:
@@ -275,6 +289,7 @@ def _training(run: Run) -> Iterator[str]:
         facts += [
             f"Training steps: {training['steps']:,}",
             f"Training tokens: {_millions(training['tokens'])}",
+            *([f"Training FLOPs: {training['flops']:.3g}"] if "flops" in training else []),
             *_begun(training),
             *([f"Tokens of a row: {phases} of the steps"] if phases else []),
             f"Fill-in-the-middle: {recipe['data']['fim_rate']:.0%} of the documents, "
@@ -300,9 +315,10 @@ def _training(run: Run) -> Iterator[str]:
 
 def _begun(training: Facts) -> Iterator[str]:
     if before := training.get("before"):
+        flops = f" and {before['flops']:.3g} FLOPs" if "flops" in before else ""
         yield (
             f"Begun from the weights of earlier runs, {_millions(before['tokens'])} tokens in "
-            f"{before['hours']:g} hours"
+            f"{before['hours']:g} hours{flops}"
         )
 
 

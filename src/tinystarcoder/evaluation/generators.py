@@ -72,9 +72,9 @@ class FamilyModel:
 
     def _prompt(self, ask: Ask) -> Prompt:
         model, limit = self._model, ask.options.max_tokens
-        if ask.suffix is not None:
+        if ask.suffix is None:
+            ids = fit_prompt(model.tokenizer.encode(ask.prefix), model.config, limit)
+        else:
             ids = model.infill_ids(ask.prefix, ask.suffix, limit, self._order)
-            return Prompt(ids, ask.options)
-        ids = fit_prompt(model.tokenizer.encode(ask.prefix), model.config, limit)
-        ids, beginning = take_back(model.tokenizer, ids)
+        ids, beginning = take_back(model.tokenizer, ids, holes=True)
         return Prompt(ids, ask.options, beginning=beginning)

@@ -17,6 +17,7 @@ from ..generation.sampling import SamplingOptions
 from .execution import Limits, Program, run_tests
 from .generators import Ask, Generator
 from .journal import Journal, Record
+from .parse_rate import parse
 from .problems import Problem, Task
 from .sandbox import Sandbox
 from .statistics import pass_at_k
@@ -93,10 +94,17 @@ def _program(problem: Problem, text: str) -> Program:
 
 
 def runner(sandbox: Sandbox, limits: Limits) -> Run:
-    """Runs each program once, however often it is asked for. Safe in threads."""
+    """Runs each program once, however often it is asked for. Safe in threads.
+
+    What is no Python needs no sandbox to be told so.
+    """
 
     @lru_cache(maxsize=1 << 14)
     def run(program: Program) -> str:
+        try:
+            parse(program.solution)
+        except SyntaxError as error:
+            return f"SyntaxError: {error.msg}"
         return run_tests(sandbox, program, limits)
 
     return run

@@ -6,8 +6,13 @@ after a lone break it expects anything but an indented line. Healing takes the
 prompt's last token back and lets the model write it again: its first tokens are
 limited to those that spell the same characters, and may go beyond them.
 
-It gives up prompts with fill-in-the-middle sentinels: there the model was
-trained on cuts inside of tokens.
+So it is with a hole in SPM order, whose prompt ends in the prefix as well: training
+has cut it at any character, a line's beginning not more often than another, and
+nothing tells the model that there was a cut. In PSM order a sentinel stands
+between, and nothing is healed.
+
+It gives up a probability for what is written again: that of its tokens is of the
+model's free choice, which the prompt has already taken.
 """
 
 from collections.abc import Sequence
@@ -45,15 +50,17 @@ class Healing:
         self._left = self._left[len(self._vocabulary[token_id]) :]
 
 
-def take_back(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[list[int], str]:
+def take_back(
+    tokenizer: Tokenizer, ids: Sequence[int], *, holes: bool = False
+) -> tuple[list[int], str]:
     """A prompt without its last token, and that token's text.
 
     The prompt itself and no text where it is empty, ends in a special token or
-    inside a character, or has a hole to fill. Of a prompt of one token, what a
-    document begins with is left: end-of-text.
+    inside a character, or, but for ``holes``, has a hole to fill. Of a prompt of
+    one token, what a document begins with is left: end-of-text.
     """
     tokens = tokenizer.fim
-    if not ids or (tokens is not None and tokens.middle in ids):
+    if not ids or (tokens is not None and tokens.middle in ids and not holes):
         return list(ids), ""
     try:
         last = tokenizer.token_bytes(ids[-1]).decode()

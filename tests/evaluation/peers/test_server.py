@@ -123,7 +123,7 @@ CODE = "def area(width, height):\n    if width < 0:\n        return 0\n    retur
 @pytest.fixture
 def own_server(tiny_checkpoint: Path) -> Iterator[str]:
     """This package's own server, which speaks both dialects, on a free port."""
-    service = CompletionService(load(tiny_checkpoint, precision="fp32"), order="spm")
+    service = CompletionService(load(tiny_checkpoint, precision="fp32"), order="psm")
     bound = bind("127.0.0.1", 0)
     app = create_app(Server(service, "tiny"))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
@@ -141,7 +141,7 @@ def samples(model: str, folder: Path, tasks: Sequence[str]) -> dict[str, Record]
     benchmark = folder.parent / "problems.jsonl"
     benchmark.write_text("".join(json.dumps(problem) + "\n" for problem in PROBLEMS))
     source = Source("shapes", (("shapes.py", CODE),), ())
-    subject = Subject(model, order="spm")
+    subject = Subject(model, order="psm")
     suite = Suite(subject, folder, Settings(prompts=3, lines=3), [source], lambda *a: a[2])
     for task in tasks:
         chosen = suite.task(task, benchmark)
