@@ -96,7 +96,10 @@ def test_warm_up(client: TestClient) -> None:
     assert client.post("/infill", json=empty).status_code == 200
 
 
-def test_llama_vscode(client: TestClient) -> None:
+def test_llama_vscode(model: Model) -> None:
+    # Random weights are sure of nothing.
+    service = CompletionService(model, min_probability=0)
+    client = TestClient(create_app(Server(service, "tiny")), base_url="http://127.0.0.1")
     body = {**VIM, "top_p": 0.99, "n_cmpl": 3, "t_max_predict_ms": 500}
     del body["response_fields"]
     several = client.post("/infill", json=body).json()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
 
+from .doubt import certain_part
 from .request import CompletionRequest, Suggestion
 from .syntax import scan, scan_prefix
 
@@ -23,8 +24,8 @@ _REPEATED = range(2, 9)
 # How far behind the cursor brackets are looked for, in characters.
 _AHEAD = 2000
 
-# Below this mean probability of its tokens, a suggestion is withheld.
-MIN_PROBABILITY = 0.0
+# What is less likely to be right is withheld. Chosen on data: docs/log.md.
+MIN_PROBABILITY = 0.1
 
 
 def circle(suggestion: Suggestion, _: CompletionRequest) -> Suggestion:
@@ -150,9 +151,18 @@ FILTERS: tuple[Filter, ...] = (
 def postprocess(
     suggestion: Suggestion, request: CompletionRequest, min_probability: float = MIN_PROBABILITY
 ) -> Suggestion:
-    """The suggestion after all filters; without text where its tokens are less probable."""
+    """What is shown of a written text: :func:`filtered`, then :func:`shown`."""
+    return shown(filtered(suggestion, request), min_probability)
+
+
+def filtered(suggestion: Suggestion, request: CompletionRequest) -> Suggestion:
+    """The suggestion after all filters."""
     for chosen in FILTERS:
         suggestion = chosen(suggestion, request)
-    if suggestion.probability < min_probability:
-        return replace(suggestion, text="")
     return suggestion
+
+
+def shown(suggestion: Suggestion, min_probability: float = MIN_PROBABILITY) -> Suggestion:
+    """Its part before the point of doubt; without text where it is hardly right."""
+    part = certain_part(suggestion)
+    return part if part.probability >= min_probability else replace(part, text="")

@@ -86,9 +86,8 @@ class Suggestion:
 
     @property
     def probability(self) -> float:
-        """The geometric mean of what the text's tokens were given; 1 where there is none."""
-        shown = self.shown_scores
-        return math.exp(sum(score.logprob for score in shown) / len(shown)) if shown else 1.0
+        """That all of the text is right, by what its tokens were given; 1 where there is none."""
+        return math.exp(sum(score.logprob for score in self.shown_scores))
 
     @property
     def shown_scores(self) -> tuple[Score, ...]:

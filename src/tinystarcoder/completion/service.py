@@ -22,11 +22,12 @@ from ..generation.generate import Piece, pieces_of
 from ..generation.healing import Healing, take_back
 from ..generation.sampling import SamplingOptions
 from ..generation.scheduler import Generation, Scheduler
-from ..generation.sequence import NEVER, Cancellation, Token, room_for_prompt
+from ..generation.sequence import NEVER, Cancellation, Mixture, Token, room_for_prompt
 from ..pretrained import Model
 from .context import fit, header
 from .documents import Documents
-from .postprocess import MIN_PROBABILITY, postprocess
+from .ngrams import NgramCache
+from .postprocess import MIN_PROBABILITY, filtered, shown
 from .request import CompletionRequest, Cost, Finish, Score, Snippet, Suggestion
 from .stopping import boundary, extent
 from .suggestion_cache import SuggestionCache
@@ -39,8 +40,10 @@ class CompletionService:
     """A model that many may ask at once. To be closed, or used as a context.
 
     ``order`` is the prompt's: in SPM order a keystroke only appends. ``slots``
-    texts are written at once; ``waiting`` more may wait. A suggestion whose
-    tokens' mean probability is below ``min_probability`` is withheld.
+    texts are written at once; ``waiting`` more may wait. A suggestion that is
+    less likely to be right than ``min_probability`` is withheld. ``ngrams``:
+    what the open file and its snippets repeat counts for suggestions too, see
+    :mod:`~.ngrams`.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class CompletionService:
         slots: int = 8,
         waiting: int = 64,
         min_probability: float = MIN_PROBABILITY,
+        ngrams: bool = True,
     ) -> None:
         self.model = model
         self.order = order
         self.slots = slots
         self.min_probability = min_probability
+        self.ngrams = ngrams
         self.suggestions = SuggestionCache()
         self.scheduler = Scheduler(
             model.decoder, slots=slots, waiting=waiting, new_drafter=model.new_drafter
@@ -82,19 +87,23 @@ class CompletionService:
         """
         known = self.suggestions.find(request)
         if known is not None:
-            return known
+            return shown(known, self.min_probability)
         # What has no path has no newer request.
         document = (CLIENT.get(), request.path) if request.path else object()
         with self._documents.newest(document, cancelled) as current:
             written = self.write(request, current)
-        suggestion = postprocess(written, request, self.min_probability)
-        if suggestion.finish != "cancelled":
-            self.suggestions.store(request, suggestion)
-        return suggestion
+        known = filtered(written, request)
+        if known.finish != "cancelled":
+            # All of it is kept: what stands behind the point of doubt is the next suggestion.
+            self.suggestions.store(request, known)
+        return shown(known, self.min_probability)
 
     def write(self, request: CompletionRequest, cancelled: Cancellation = NEVER) -> Suggestion:
         """What the model writes at the cursor up to its natural end: not cached, not filtered."""
-        run = self.run(self.prompt_ids(request), request.sampling, cancelled)
+        ids, tokenizer = self.prompt_ids(request), self.model.tokenizer
+        beginning = take_back(tokenizer, ids)[1]
+        mixture = NgramCache(tokenizer, request, beginning) if self.ngrams else None
+        run = self.run(ids, request.sampling, cancelled, mixture=mixture)
         return _until_boundary(run, request)
 
     def run(
@@ -104,10 +113,12 @@ class CompletionService:
         cancelled: Cancellation = NEVER,
         *,
         sample: int = 0,
+        mixture: Mixture | None = None,
     ) -> "Run":
         """The plain continuation of prompt ids, by no rule but the options'.
 
-        ``sample`` numbers the texts of one prompt and seed. Raises RequestError
+        ``sample`` numbers the texts of one prompt and seed; ``mixture`` is what
+        is known besides the model. Raises RequestError
         where prompt and ``max_tokens`` do not fit the context, BusyError where
         too many ask.
         """
@@ -118,7 +129,7 @@ class CompletionService:
                 f"model's context has room for {room}; shorten it or ask for fewer"
             )
         self.scheduler.check_room(CLIENT.get())
-        return Run(self, ids, options, cancelled, sample)
+        return Run(self, ids, options, cancelled, sample, mixture)
 
     def warm_up(self, ids: Sequence[int], cancelled: Cancellation = NEVER) -> Cost:
         """Computes a prompt, so that what begins with it is answered sooner."""
@@ -161,6 +172,7 @@ class Run:
         options: SamplingOptions,
         cancelled: Cancellation,
         sample: int,
+        mixture: Mixture | None,
     ) -> None:
         self.prompt_ids = ids
         self._tokenizer, self._scheduler = service.model.tokenizer, service.scheduler
@@ -173,7 +185,7 @@ class Run:
         self.finish: Finish = "cancelled"
         self.cost = Cost(len(ids))
         self._cancelled = cancelled
-        self._sample = sample
+        self._sample, self._mixture = sample, mixture
         self._generation: Generation | None = None
 
     def start(self) -> "Run":
@@ -185,6 +197,7 @@ class Run:
             stop_ids=self._tokenizer.special_ids,
             sample=self._sample,
             healing=Healing(self._tokenizer, self.beginning) if self.beginning else None,
+            mixture=self._mixture,
             cancelled=self._cancelled,
             client=CLIENT.get(),
         )

@@ -23,7 +23,7 @@ from ..engine.prefix_cache import PrefixCache, common
 from ..errors import BusyError, RequestError
 from .healing import Healing
 from .sampling import SamplingOptions
-from .sequence import NEVER, PREFILL_STEP, Cancellation, Sequence, Token
+from .sequence import NEVER, PREFILL_STEP, Cancellation, Mixture, Sequence, Token
 from .speculative import NewDrafter, Speculation, accepted
 
 
@@ -126,6 +126,7 @@ class Scheduler:
         stop_ids: frozenset[int] = frozenset(),
         sample: int = 0,
         healing: Healing | None = None,
+        mixture: Mixture | None = None,
         cancelled: Cancellation = NEVER,
         client: str = "",
     ) -> Generation:
@@ -137,7 +138,13 @@ class Scheduler:
         """
         config = self._decoder.config
         text = Sequence(
-            config, prompt_ids, options, stop_ids=stop_ids, sample=sample, healing=healing
+            config,
+            prompt_ids,
+            options,
+            stop_ids=stop_ids,
+            sample=sample,
+            healing=healing,
+            mixture=mixture,
         )
         check_ids(config, 0, text.ids)
         generation = Generation(text, cancelled, client)

@@ -30,12 +30,22 @@ class Cancellation(Protocol):
 NEVER: Cancellation = Event()
 
 
+class Mixture(Protocol):
+    """What is known besides the model: it changes the distribution that all else begins with."""
+
+    def mix(self, logits: Logits, ids: abc.Sequence[int]) -> Logits:
+        """The ``[V]`` logits of what follows ``ids``; called for each token in turn."""
+        ...
+
+
 @dataclass(frozen=True)
 class Token:
-    """One generated id, and what the model gave it before any option reshaped it.
+    """One generated id, and what the model gave it, a mixture included, before any option
+    reshaped it.
 
-    ``logprob`` is a natural logarithm; ``alternatives`` are the likeliest ids
-    with theirs, likeliest first.
+    ``logprob`` is a natural logarithm, of a healed token's among those that spell
+    what stands there; ``alternatives`` are the likeliest of all ids with theirs,
+    likeliest first.
     """
 
     id: int
@@ -59,6 +69,7 @@ class Sequence:
         stop_ids: frozenset[int] = frozenset(),
         sample: int = 0,
         healing: Healing | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
         if len(prompt_ids) > (room := room_for_prompt(config, options.max_tokens)):
             raise RequestError(
@@ -72,6 +83,7 @@ class Sequence:
         self.is_finished = False
         self._stop_ids = stop_ids
         self._healing = healing
+        self._mixture = mixture
 
     @property
     def left(self) -> int:
@@ -86,13 +98,17 @@ class Sequence:
         if not np.isfinite(logits.max()):
             raise RequestError("the model's logits are not finite: its weights are damaged")
         healing = self._healing
-        chosen = self.sampler.choose(healing.mask(logits) if healing else logits, self.ids)
+        if self._mixture:
+            logits = self._mixture.mix(logits, self.ids)
+        fitting = healing.mask(logits) if healing else logits
+        chosen = self.sampler.choose(fitting, self.ids)
         if healing:
             healing.accept(chosen)
         self.ids.append(chosen)
         self.generated += 1
         self.is_finished = chosen in self._stop_ids or not self.left
-        return _token(chosen, logits, self.options.top_logprobs)
+        logprob = float(fitting[chosen]) - log_normalizer(fitting)
+        return Token(chosen, logprob, _alternatives(logits, self.options.top_logprobs))
 
 
 def room_for_prompt(config: ModelConfig, max_tokens: int) -> int:
@@ -120,16 +136,15 @@ def extend_to(
     return logits
 
 
-def _token(chosen: int, logits: Logits, alternatives: int) -> Token:
+def _alternatives(logits: Logits, number: int) -> tuple[tuple[int, float], ...]:
+    if not number:
+        return ()
     normalizer = log_normalizer(logits)
-    likeliest = tuple((i, float(logits[i]) - normalizer) for i in _likeliest(logits, alternatives))
-    return Token(chosen, float(logits[chosen]) - normalizer, likeliest)
+    return tuple((i, float(logits[i]) - normalizer) for i in _likeliest(logits, number))
 
 
 def _likeliest(logits: Logits, number: int) -> list[int]:
     number = min(number, len(logits))
-    if not number:
-        return []
     ids = np.argpartition(logits, -number)[-number:]
     found: list[int] = ids[np.argsort(-logits[ids], kind="stable")].tolist()
     return found
