@@ -43,7 +43,7 @@ def routes(server: Server) -> list[BaseRoute]:
     folder = resources.files(__package__) / "static"
 
     def file(request: Request) -> Response:
-        name, media_type = FILES[request.url.path]
+        name, media_type = FILES[request.scope["path"]]
         return Response((folder / name).read_bytes(), media_type=media_type, headers=_HEADERS)
 
     def answer(fields: Fields) -> Reply:
@@ -75,6 +75,7 @@ def _answer(fields: Fields, server: Server) -> Reply:
         seconds, after_first = cost.completion_seconds, cost.completion_tokens - 1
         return {
             "text": suggestion.text,
+            "probability": suggestion.probability,
             "tokens": _tokens(suggestion),
             "timings": {
                 "tokens": cost.completion_tokens,
@@ -101,9 +102,11 @@ def _tokens(suggestion: Suggestion) -> list[dict[str, Any]]:
     return tokens
 
 
-def _attribution(prefix: str, text: str, server: Server) -> list[str]:
-    """Whose the suggestion is, where it stands verbatim in the corpus as far as that is known."""
-    if server.attribution is None or not text:
+def _attribution(prefix: str, text: str, server: Server) -> list[str] | None:
+    """Whose the suggestion is, where it stands verbatim in the corpus; None without an index."""
+    if server.attribution is None:
+        return None
+    if not text:
         return []
     tail = prefix[-len(text) :]  # As much of what stands before it as is new, at most.
     spans: Sequence[Span] = server.attribution.find(tail + text)
