@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -65,7 +65,7 @@ class TestSuggest:
         assert computed(service) == []
 
     def test_a_key_computes_what_differs(self, writing: Writing) -> None:
-        service = CompletionService(writing("1\n"), order="spm")
+        service = CompletionService(writing("1\n"))
         prefix = "value = 10\n" * 20 + "x ="
         first = service.suggest(CompletionRequest(prefix, "\nend\n"))
         again = service.suggest(CompletionRequest(prefix + " y", "\nend\n"))
@@ -74,7 +74,7 @@ class TestSuggest:
 
     def test_snippets_survive_typing(self, writing: Writing) -> None:
         """They are in the prompt, and a key computes what is typed, no more."""
-        service = CompletionService(writing("1\n"), order="spm")
+        service = CompletionService(writing("1\n"))
         snippets = (Snippet("b.py", "def g(value):\n    return value\n" * 40),)
         request = CompletionRequest("value = 10\n" * 20 + "x =", "\nend\n", "a.py")
         without = service.suggest(request)
@@ -135,6 +135,48 @@ class TestSuggest:
         assert unlikely.suggest(request).text == ""
 
 
+class TestAccepted:
+    """With ``prefetch``, what an accepted suggestion leads to is computed before it is asked."""
+
+    # A cursor inside a word, which is other tokens once it is whole.
+    REQUEST = CompletionRequest("other = 10\n" * 20 + "x = pri", "\nend\n")
+
+    def accepted(self, service: CompletionService) -> CompletionRequest:
+        made = service.suggest(self.REQUEST)
+        assert made.text == "nt(value)"
+        return replace(self.REQUEST, prefix=self.REQUEST.prefix + made.text)
+
+    @pytest.mark.parametrize("order", ["psm", "spm"])
+    def test_the_next_key_computes_few_tokens(self, writing: Writing, order: Any) -> None:
+        service = CompletionService(writing("nt(value)\n"), order=order, prefetch=True, slots=1)
+        accepted = self.accepted(service)
+        ids, decoder = service.prompt_ids(accepted), cast(Any, service.model.decoder)
+        while not any(held[: len(ids)] == ids for held in list(decoder.slots.values())):
+            pass
+        computed(service)
+        here = service.suggest(accepted)
+        assert here.cost.prompt_tokens - here.cost.reused_tokens <= 2
+        typed = service.suggest(replace(accepted, prefix=accepted.prefix + "\n"))
+        after = len(service.model.tokenizer.encode(self.REQUEST.suffix)) if order == "psm" else 0
+        assert typed.cost.prompt_tokens - typed.cost.reused_tokens <= after + 3
+
+    def test_what_is_typed_instead_computes_no_more_than_without(self, writing: Writing) -> None:
+        service = CompletionService(writing("nt(value)\n"), prefetch=True)
+        ids = service.prompt_ids(self.accepted(service))
+        decoder: Any = service.model.decoder
+        while not any(held[: len(ids)] == ids for held in list(decoder.slots.values())):
+            pass
+        other = service.suggest(replace(self.REQUEST, prefix=self.REQUEST.prefix + "x"))
+        assert 0 < other.cost.prompt_tokens - other.cost.reused_tokens <= 3
+
+    def test_not_without(self, writing: Writing) -> None:
+        service = CompletionService(writing("nt(value)\n"))
+        accepted = self.accepted(service)
+        made = service.suggest(accepted)
+        wrote = len(service.model.tokenizer.encode("nt(value)"))
+        assert 1 < made.cost.prompt_tokens - made.cost.reused_tokens <= wrote + 2
+
+
 class TestReuse:
     @pytest.mark.parametrize("order", ["psm", "spm"])
     def test_equals_a_fresh_computation(self, tiny_checkpoint: Path, order: Any) -> None:
@@ -144,7 +186,8 @@ class TestReuse:
         sampling = SamplingOptions(max_tokens=12)
         for prefix, suffix in [("def f(", "):\n"), ("def f(x", "):\n"), ("de", ""), ("def f(", "")]:
             ids = service.infill_ids(prefix, suffix, 12)
-            expected = model.infill(prefix, suffix, order=order, max_tokens=12)
+            with CompletionService(load(tiny_checkpoint), order=order) as fresh:
+                expected = fresh.run(ids, sampling).whole()
             run = service.run(ids, sampling).whole()
             assert run.text == expected.text
             assert [token.id for token in run.tokens] == [token.id for token in expected.tokens]

@@ -81,7 +81,9 @@ def test_extra_text_stands_before_the_file(writing: Callable[..., Model]) -> Non
     warm = client.post("/infill", json={**asked, "n_predict": 0}).json()
     reply = client.post("/infill", json=asked).json()
     above = "# Path: other.py\nx = 1\n\ny = 2\n\n"
-    assert reply["prompt"].startswith(f"<fim_prefix>{above}import os\n\n\ndef f(<fim_suffix>")
+    assert reply["prompt"] == (
+        f"<fim_prefix><fim_suffix>\n<fim_middle>{above}import os\n\n\ndef f("
+    )
     assert (reply["prompt"], reply["timings/prompt_n"]) == (warm["prompt"], 1)
 
 

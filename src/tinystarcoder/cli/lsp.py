@@ -34,6 +34,6 @@ def lsp(
         loaded = load(
             model, precision=precision, threads=threads, draft=draft, prompt_lookup=prompt_lookup
         )
-        return CompletionService(loaded, order=order)
+        return CompletionService(loaded, order=order, prefetch=True)
 
     SuggestionServer(make).start_io()

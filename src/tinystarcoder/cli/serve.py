@@ -40,7 +40,12 @@ def serve(
     order: Annotated[
         Order, typer.Option(help="Which part a model reads first at a cursor.")
     ] = "spm",
-    slots: Annotated[int, typer.Option(min=1, help="Texts written at once.")] = 8,
+    ngrams: Annotated[
+        bool, typer.Option(help="Let what the open file repeats count for suggestions.")
+    ] = True,
+    slots: Annotated[
+        int, typer.Option(min=1, help="Texts written, and cursors remembered, at once.")
+    ] = 8,
     api_key: Annotated[
         str,
         typer.Option(
@@ -64,7 +69,9 @@ def serve(
     )
     folder = Path(model).expanduser()
     name = folder.resolve().name if folder.exists() else model
-    with CompletionService(loaded, order=order, slots=slots) as service:
+    with CompletionService(
+        loaded, order=order, slots=slots, prefetch=True, ngrams=ngrams
+    ) as service:
         server = Server(service, name, attribution=_attribution(model))
         application = create_app(server, host, api_key=api_key, log_text=log_text)
         where = listening.getsockname()

@@ -10,7 +10,7 @@ suggestion ends.
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from contextvars import ContextVar
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import lru_cache, partial
 from threading import Lock
 from time import monotonic
@@ -24,6 +24,7 @@ from ..generation.sampling import SamplingOptions
 from ..generation.scheduler import Generation, Scheduler
 from ..generation.sequence import NEVER, Cancellation, Mixture, Token, room_for_prompt
 from ..pretrained import Model
+from ..tokenizer import LineEncoder
 from .context import fit, header
 from .documents import Documents
 from .ngrams import NgramCache
@@ -41,25 +42,28 @@ class CompletionService:
 
     ``order`` is the prompt's: in SPM order a keystroke only appends. ``slots``
     texts are written at once; ``waiting`` more may wait. A suggestion that is
-    less likely to be right than ``min_probability`` is withheld. ``ngrams``:
-    what the open file and its snippets repeat counts for suggestions too, see
-    :mod:`~.ngrams`.
+    less likely to be right than ``min_probability`` is withheld. With
+    ``prefetch``, the engine computes what follows an accepted suggestion while
+    it has nothing else to do. ``ngrams``: what the open file and its snippets
+    repeat counts for suggestions too, see :mod:`~.ngrams`.
     """
 
     def __init__(
         self,
         model: Model,
         *,
-        order: fim.Order = "psm",
+        order: fim.Order = "spm",
         slots: int = 8,
         waiting: int = 64,
         min_probability: float = MIN_PROBABILITY,
+        prefetch: bool = False,
         ngrams: bool = True,
     ) -> None:
         self.model = model
         self.order = order
         self.slots = slots
         self.min_probability = min_probability
+        self.prefetch = prefetch
         self.ngrams = ngrams
         self.suggestions = SuggestionCache()
         self.scheduler = Scheduler(
@@ -67,8 +71,9 @@ class CompletionService:
         ).start()
         self.counts = Counts()
         self._documents = Documents()
-        # Snippets stay from key to key; encoding them would be most of a key's work.
-        self._above = lru_cache(maxsize=2 * slots)(partial(header, encode=model.tokenizer.encode))
+        # Nearly all stays from key to key, and encoding it would be most of a key's work.
+        self._encode = LineEncoder(model.tokenizer)
+        self._above = lru_cache(maxsize=2 * slots)(partial(header, encode=self._encode))
 
     def close(self) -> None:
         """Ends what is being written, and the engine's thread."""
@@ -85,18 +90,26 @@ class CompletionService:
 
         Raises RequestError where that cannot be asked, BusyError where too many ask.
         """
-        known = self.suggestions.find(request)
-        if known is not None:
-            return shown(known, self.min_probability)
         # What has no path has no newer request.
         document = (CLIENT.get(), request.path) if request.path else object()
         with self._documents.newest(document, cancelled) as current:
+            known = self.suggestions.find(request)
+            if known is not None:
+                return shown(known, self.min_probability)
             written = self.write(request, current)
         known = filtered(written, request)
+        suggestion = shown(known, self.min_probability)
         if known.finish != "cancelled":
             # All of it is kept: what stands behind the point of doubt is the next suggestion.
             self.suggestions.store(request, known)
-        return shown(known, self.min_probability)
+            self._compute_accepted(request, suggestion)
+        return suggestion
+
+    def _compute_accepted(self, request: CompletionRequest, suggestion: Suggestion) -> None:
+        """Has the engine compute, if it is idle, what it would read were the suggestion taken."""
+        if self.prefetch and suggestion.text and sum(self.scheduler.load) <= 1:
+            accepted = replace(request, prefix=request.prefix + suggestion.text)
+            self.scheduler.prefetch(self.prompt_ids(accepted))
 
     def write(self, request: CompletionRequest, cancelled: Cancellation = NEVER) -> Suggestion:
         """What the model writes at the cursor up to its natural end: not cached, not filtered."""
@@ -155,7 +168,7 @@ class CompletionService:
             raise RequestError("this model cannot infill: its vocabulary has no FIM tokens")
         room = max(0, room_for_prompt(self.model.config, max_tokens) - fim.SENTINELS)
         above = self._above(path, snippets, room)
-        before, after = fit(prefix, suffix, room - len(above), self.model.tokenizer.encode)
+        before, after = fit(prefix, suffix, room - len(above), self._encode)
         return fim.prompt([*above, *before], after, tokens, self.order)
 
 
@@ -267,6 +280,7 @@ class Counts:
 
 def _until_boundary(run: Run, request: CompletionRequest) -> Suggestion:
     """The run's text up to its natural end, or to the request's deadline."""
+    run.start()  # The engine computes the prompt while the cursor's place is looked at.
     allowed, overdue = extent(request), False
     with closing(run.pieces()) as pieces:
         for _ in pieces:

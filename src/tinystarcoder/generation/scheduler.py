@@ -26,6 +26,9 @@ from .sampling import SamplingOptions
 from .sequence import NEVER, PREFILL_STEP, Cancellation, Mixture, Sequence, Token
 from .speculative import NewDrafter, Speculation, accepted
 
+# Seconds without a request, after which the engine computes ahead: an answer is on its way by then.
+PAUSE = 0.01
+
 
 class Generation:
     """A submitted text: iterate it, once, for its tokens as they come.
@@ -101,6 +104,8 @@ class Scheduler:
         self.drafted = self.accepted = 0  # Guesses so far, and those that were right.
         self._changed = Condition()
         self._is_closed = False
+        self._ahead: Generation | None = None  # A prompt for when there is nothing to do.
+        self._is_asked = Event()  # Ends it, wherever it is.
         self._thread = Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> "Scheduler":
@@ -152,9 +157,29 @@ class Scheduler:
             if self._is_closed:
                 raise RequestError("the engine is closed: it takes no more requests")
             self.check_room(client)
+            self._drop_ahead()
             self._waiting.append(generation)
             self._changed.notify()
         return generation
+
+    def prefetch(self, prompt_ids: abc.Sequence[int]) -> None:
+        """Computes a prompt once nothing else is to be done, and until something is.
+
+        So what begins with it will be answered sooner. There is one such prompt
+        at a time, the last. Raises RequestError where it cannot be computed.
+        """
+        config = self._decoder.config
+        text = Sequence(config, prompt_ids, SamplingOptions(max_tokens=1))
+        check_ids(config, 0, text.ids)
+        with self._changed:
+            self._drop_ahead()
+            self._is_asked = Event()
+            self._ahead = Generation(text, self._is_asked)
+            self._changed.notify()
+
+    def _drop_ahead(self) -> None:
+        self._is_asked.set()
+        self._ahead = None
 
     def check_room(self, client: str = "") -> None:
         """Raises BusyError where too many texts wait for a slot, half of them a client's own."""
@@ -189,7 +214,11 @@ class Scheduler:
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._waiting or self._running)
+            while not (self._is_closed or self._waiting or self._running):
+                is_told = self._changed.wait(PAUSE if self._ahead else None)
+                if self._ahead and not is_told:
+                    self._waiting.append(self._ahead)
+                    self._ahead = None
             return not self._is_closed
 
     def _cancel_all(self) -> None:
