@@ -43,7 +43,10 @@ INFERENCE_SIDE = ("engine", "generation", "pretrained", "completion", "serving")
 
 # Third-party modules that only these files (or folders, with a slash) may import.
 RESERVED = {
-    "torch": ("model/gpt_bigcode.py", "training/", "engine/torch_decoder.py", "evaluation/peers/"),
+    "torch": (
+        *("model/gpt_bigcode.py", "model/multi_query.py", "training/"),
+        *("engine/torch_decoder.py", "evaluation/peers/"),
+    ),
     "transformers": ("evaluation/peers/",),
     "peft": ("training/finetune.py",),
     "gguf": ("model/gguf_export.py",),
@@ -86,6 +89,7 @@ WORKSHOP = (
     "corpus/tokenizing.py",
     "model/gguf_export.py",
     "model/gpt_bigcode.py",
+    "model/multi_query.py",
     "engine/torch_decoder.py",
     "training/",
     "evaluation/peers/",

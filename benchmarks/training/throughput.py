@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Tokens a second of one training step: this trainer beside what people would else use.
 
-    python benchmarks/training/throughput.py [--steps 12] [--profile]
+    python benchmarks/training/throughput.py [--steps 12] [--rounds 3] [--profile]
 
 Same model (nano's architecture, fresh weights), rows (8 x 512 ids of this package's own
 source), optimizer (AdamW, fused), precision (bfloat16 where the processor has it) and
-threads, one after the other in one process; nothing else should run. A figure is the median
-of the steps after the first two, which compile; validation and checkpoints do not count.
+threads. Each contender is a process of its own, in turns, so that neither what one sets nor
+what the machine does in a minute favors another; nothing else should run. A round's figure is
+the median of its steps after the first two, which compile; validation and checkpoints do not
+count. What is printed is the median of the rounds.
 
 - ours: the Trainer of `tinystarcoder train`, its data loader included
 - Trainer: transformers' Trainer over GPTBigCodeForCausalLM, as its documentation has it
@@ -16,6 +18,8 @@ of the steps after the first two, which compile; validation and checkpoints do n
 import argparse
 import json
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -42,23 +46,40 @@ WARM_UP = 2
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--only", choices=CONTENDERS, action="append")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=CONTENDERS, help="one round of it, in this process")
     parser.add_argument("--profile", action="store_true", help="where our step's time goes")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = ours(Path(folder), arguments.steps)
-        config = trainer.recipe.model_config()
-        peak = peak_flops("cpu", trainer.dtype)
-        print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads")
-        print(f"torch {torch.__version__}, transformers {transformers.__version__}")
-        print(f"{trainer.dtype}, products at best {peak / 1e9:,.0f} GFLOP/s", flush=True)
-        for name in arguments.only or CONTENDERS:
-            seconds = CONTENDERS[name](trainer, arguments.steps)
-            rate = ROWS * CONTEXT / median(seconds[WARM_UP:])
-            mfu = rate * flops_per_token(config, CONTEXT) / peak
-            print(f"{name:24} {rate:9,.0f} tokens/s   MFU {mfu:.1%}", flush=True)
-        if arguments.profile:
-            print(profile(trainer))
+    if arguments.only:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = ours(Path(folder), arguments.steps)
+            print(json.dumps(measured(trainer, arguments.only, arguments.steps)))
+            if arguments.profile:
+                print(profile(trainer))
+        return
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads")
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}", flush=True)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+    for _ in range(arguments.rounds):
+        for name, rounds in found.items():
+            command = [sys.executable, __file__, "--only", name, "--steps", str(arguments.steps)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            rounds.append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"{name:24} {rounds[-1]}", file=sys.stderr, flush=True)
+    for name, rounds in found.items():
+        rate, mfu = (median(r[key] for r in rounds) for key in ("tokens_per_second", "mfu"))
+        print(f"{name:24} {rate:9,.0f} tokens/s   MFU {mfu:.1%}")
+    if arguments.profile:
+        command = [sys.executable, __file__, "--only", "ours", "--profile", "--steps", "4"]
+        subprocess.run(command, check=True)
+
+
+def measured(trainer: Trainer, name: str, steps: int) -> dict[str, float]:
+    """Tokens a second and MFU of one contender's steps."""
+    peak = peak_flops("cpu", trainer.dtype)
+    rate = ROWS * CONTEXT / median(CONTENDERS[name](trainer, steps)[WARM_UP:])
+    mfu = rate * flops_per_token(trainer.recipe.model_config(), CONTEXT) / peak
+    return {"tokens_per_second": rate, "mfu": mfu, "peak_gflops": peak / 1e9}
 
 
 def ours(output: Path, steps: int) -> Trainer:

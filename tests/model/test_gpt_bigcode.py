@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.nn.attention.flex_attention import create_block_mask
 from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
 
@@ -160,3 +161,15 @@ def test_recomputed_blocks_have_the_same_gradients():
         model(some_ids(SMALL, 2, 30)).square().mean().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(map(torch.equal, *gradients))
+
+
+def test_the_compilers_gelu_is_torchs():
+    x = torch.linspace(-12, 12, 4001, requires_grad=True)
+    for got, wanted in zip(
+        *(
+            (y, *torch.autograd.grad(y.sum(), x))
+            for y in (gpt_bigcode._gelu_tanh(x), F.gelu(x, approximate="tanh"))
+        ),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, wanted, atol=3e-6, rtol=1e-5)

@@ -246,6 +246,20 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
     assert again.stopped_by is None
 
 
+def test_a_signal_while_the_last_checkpoint_is_written_is_not_swallowed(toy_recipe, tmp_path):
+    run = Trainer(Recipe.read(toy_recipe), tmp_path / "run")
+    save = run._save
+
+    def signalled():
+        if run.progress.step == 12:
+            signal.raise_signal(signal.SIGTERM)
+        return save()
+
+    run._save = signalled
+    assert run.run().name == "step-000012"
+    assert run.stopped_by == signal.SIGTERM
+
+
 def test_a_checkpoint_says_what_made_it(toy_recipe, tmp_path):
     recipe = Recipe.read(toy_recipe)
     folder = Trainer(recipe, tmp_path / "run").run()

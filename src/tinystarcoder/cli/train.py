@@ -56,7 +56,8 @@ def train(
     if run.world.leads:
         typer.echo(folder)
     if run.stopped_by is not None:
-        typer.echo("stopped before the end; the same command goes on", err=True)
+        if run.progress.step < chosen.schedule.steps:
+            typer.echo("stopped before the end; the same command goes on", err=True)
         raise typer.Exit(128 + run.stopped_by)
 
 

@@ -27,6 +27,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import RequestError
+from . import multi_query
 from .config import ModelConfig
 
 
@@ -55,6 +56,10 @@ class KVCache:
 
 Mask = Tensor | BlockMask
 
+# Of GELU's tanh approximation: twice sqrt(2 / pi), and that times 0.044715.
+_GELU_FIRST = 2 * math.sqrt(2 / math.pi)
+_GELU_THIRD = 0.044715 * _GELU_FIRST
+
 
 @lru_cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,14 +87,27 @@ def block_mask(documents: Tensor, create: Callable[..., BlockMask]) -> BlockMask
     return create(sees, rows, None, time, time, device=str(documents.device))
 
 
+class Linear(nn.Linear):
+    """A linear layer whose bias a compiler adds where the result is read.
+
+    torch's own, on a CPU, copies the bias into the result's place before the product.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return super().forward(x)
+        product = F.linear(x, self.weight)
+        return (product.float() + self.bias).to(product.dtype)
+
+
 class Attention(nn.Module):
     """Causal self-attention; with multi-query, K and V are one head wide."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.layer = config, layer
-        self.c_attn = nn.Linear(config.n_embd, config.n_embd + 2 * config.kv_dim)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.c_attn = Linear(config.n_embd, config.n_embd + 2 * config.kv_dim)
+        self.c_proj = Linear(config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor, cache: KVCache | None = None, mask: Mask | None = None) -> Tensor:
         batch, time, width = x.shape
@@ -117,6 +135,9 @@ class Attention(nn.Module):
                 query, key, value, block_mask=mask, enable_gqa=self.config.multi_query
             )
             return out
+        dropout = self.config.attn_pdrop if self.training else 0.0
+        if causal and mask is None and not dropout and multi_query.is_faster(query, key):
+            return multi_query.attend(query, key, value)
         return F.scaled_dot_product_attention(
             query,
             key,
@@ -124,7 +145,7 @@ class Attention(nn.Module):
             attn_mask=mask,
             # It aligns its triangle to the top left: right only where nothing came before.
             is_causal=causal and mask is None,
-            dropout_p=self.config.attn_pdrop if self.training else 0.0,
+            dropout_p=dropout,
             enable_gqa=self.config.multi_query,
         )
 
@@ -142,17 +163,32 @@ class Attention(nn.Module):
         return query, key, value
 
 
+def _gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by its tanh approximation, through the exponential alone.
+
+    (1 + tanh y) / 2 is the logistic function of 2y, and a compiler for a CPU has a fast
+    exponential, but a tanh that takes several times as long.
+    """
+    y = x.float()
+    return (y * torch.sigmoid(y * (_GELU_FIRST + _GELU_THIRD * y * y))).to(x.dtype)
+
+
 class MLP(nn.Module):
     """Two linear layers around a GELU, exact or by its tanh approximation."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, config.n_inner)
-        self.c_proj = nn.Linear(config.n_inner, config.n_embd)
+        self.c_fc = Linear(config.n_embd, config.n_inner)
+        self.c_proj = Linear(config.n_inner, config.n_embd)
         self.approximate = "none" if config.activation_function == "gelu" else "tanh"
 
     def forward(self, x: Tensor) -> Tensor:
-        projected: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate=self.approximate))
+        inner = self.c_fc(x)
+        if self.approximate == "tanh" and torch.compiler.is_compiling():
+            inner = _gelu_tanh(inner)
+        else:
+            inner = F.gelu(inner, approximate=self.approximate)
+        projected: Tensor = self.c_proj(inner)
         return projected
 
 

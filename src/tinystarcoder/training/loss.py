@@ -51,15 +51,21 @@ class CausalLoss(nn.Module):
 
 
 def _loss_and_grad(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> list[Tensor]:
-    """Summed loss of one chunk times ``scale``, and its gradient by the logits ``[N, V]``."""
-    logits = F.linear(x, weight).float()
-    valid = targets != IGNORED
-    log_z = logits.logsumexp(-1, keepdim=True)
-    picked = logits.gather(-1, targets.clamp(min=0).unsqueeze(-1))
-    loss = torch.where(valid, (log_z - picked).squeeze(-1), 0.0).sum() * scale
-    hot = torch.arange(weight.shape[0], device=x.device) == targets.unsqueeze(-1)
-    grad = ((logits - log_z).exp() - hot.float()) * (valid.unsqueeze(-1) * scale)
-    return [loss, grad.to(x.dtype)]
+    """Summed loss of one chunk times ``scale``, and its gradient by the logits in two factors.
+
+    One ``[N, V]``, the other ``[N, 1]`` for each of its rows: what the softmax divides by is
+    left to the products that follow, so that each logit's exponential is taken once.
+    """
+    logits = F.linear(x, weight)
+    valid, wanted = (targets != IGNORED).unsqueeze(-1), targets.clamp(min=0).unsqueeze(-1)
+    picked, top = logits.gather(-1, wanted).float(), logits.amax(-1, keepdim=True).float()
+    odds = (logits.float() - top).exp()
+    total = odds.sum(-1, keepdim=True)
+    loss = torch.where(valid, top + total.log() - picked, 0.0).sum() * scale
+    # At the target a probability less one, rounded but once.
+    less_one = ((picked - top).exp() - total).to(x.dtype)
+    grad = odds.to(x.dtype).scatter(-1, wanted, less_one)
+    return [loss, grad, valid * scale / total]
 
 
 _compiled = torch.compile(_loss_and_grad, dynamic=False)
@@ -79,10 +85,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), device=x.device)
         chunks = (torch.split(tensor, CHUNK[x.device.type]) for tensor in (rows, targets, grad_x))
         for part, wanted, grad_part in zip(*chunks, strict=True):
-            loss, grad = chunk_loss(part, low, wanted, scale)
+            loss, grad, factor = chunk_loss(part, low, wanted, scale)
             total += loss
-            torch.mm(grad, low, out=grad_part)
-            grad_weight += grad.t() @ part
+            torch.mul(grad @ low, factor, out=grad_part)
+            grad_weight += (grad.t() @ (part * factor).to(dtype)).float()
         ctx.save_for_backward(grad_x, grad_weight)
         ctx.dtypes = x.dtype, weight.dtype
         return total

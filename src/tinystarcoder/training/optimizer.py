@@ -36,13 +36,13 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     a, b, c = _NEWTON_SCHULZ
     x = matrices.bfloat16()
     tall = x.shape[1] > x.shape[2]
-    if tall:
-        x = x.mT
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     for _ in range(_NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+        # Of the smaller side, and no matrix is turned but in that product.
+        gram = x.mT @ x if tall else x @ x.mT
+        by = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, *((x, by) if tall else (by, x)), beta=a)
+    return x
 
 
 class Muon(torch.optim.Optimizer):
@@ -78,7 +78,8 @@ class Muon(torch.optim.Optimizer):
                 ):
                     weight = local(parameter)
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.add_(own_rows(direction, parameter), alpha=-group["lr"])
+                    # In one dtype: torch adds a mixed pair number by number.
+                    weight.add_(own_rows(direction, parameter).float(), alpha=-group["lr"])
 
     def _batches(self, parameters: list[Tensor]) -> Iterator[list[Tensor]]:
         """Matrices of one form, which are orthogonalized in batched products."""
@@ -175,7 +176,13 @@ def set_lr(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
 
 def clip_gradients(model: nn.Module, limit: float) -> float:
     """Scales gradients to a norm of at most ``limit``; returns the norm before."""
-    return float(whole(torch.nn.utils.clip_grad_norm_(model.parameters(), limit)))
+    parameters = list(model.parameters())
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    total = torch.nn.utils.get_total_norm(gradients)
+    norm = float(whole(total))
+    if norm > limit:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, total)
+    return norm
 
 
 class WeightAverage:

@@ -32,7 +32,7 @@ from .checkpoint import Progress
 from .dataloader import Batch, Dataloader, Mixture, prefetch
 from .distributed import World, choose_parallel, place, unsynchronized
 from .guards import NORMS, held_signals, is_sound
-from .hardware import peak_flops
+from .hardware import keep_freed_memory, peak_flops
 from .loss import IGNORED, CausalLoss
 from .optimizer import WeightAverage, build_optimizers, clip_gradients, set_lr
 from .plan import attention_flops, product_flops
@@ -44,7 +44,8 @@ from .run_setup import check_resumed, check_run, dtype_for, open_sources, weight
 class Trainer:
     """One run of a recipe into ``output``, begun or gone on with.
 
-    ``stopped_by`` is the signal that ended :meth:`run` before its last step, if one did.
+    ``stopped_by`` is the signal that came during :meth:`run`, if one did. It ended the run
+    after the step at hand, or came when the last one was done.
     """
 
     def __init__(self, recipe: Recipe, output: Path) -> None:
@@ -76,6 +77,8 @@ class Trainer:
 
     def run(self) -> Path:
         """Trains to the recipe's last step, or a signal; returns the last checkpoint's folder."""
+        if self.world.device.type == "cpu":
+            keep_freed_memory()
         saved: Path | None = None
         with (
             self.log,
@@ -95,6 +98,9 @@ class Trainer:
                     self.stopped_by = caught[0] if caught else signal.SIGTERM
                     break
                 self._began = time.perf_counter()
+        # After the last look, while the last checkpoint was written: whoever goes on must know.
+        if caught:
+            self.stopped_by = caught[0]
         return saved or checkpoint.steps_in(self.output)[-1]
 
     def _build(self) -> None:
