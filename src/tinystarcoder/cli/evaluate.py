@@ -126,7 +126,7 @@ def all_(
     ] = 50,
     seed: Annotated[int, typer.Option(help="Draws samples, and where files are cut.")] = 0,
     precision: Weights = "fp32",
-    order: Annotated[Order, typer.Option(help="In which infilling is asked.")] = "psm",
+    order: Annotated[Order, typer.Option(help="In which infilling is asked.")] = "spm",
     score: Annotated[
         bool, typer.Option("--score/--no-score", help="Score the samples, or write them alone.")
     ] = True,

@@ -49,7 +49,7 @@ class FamilyModel:
     The texts are those that it would write one by one, where the decoder's are.
     """
 
-    def __init__(self, model: Model, order: Order = "psm") -> None:
+    def __init__(self, model: Model, order: Order = "spm") -> None:
         self._model, self._order = model, order
 
     def generate(self, asked: Iterable[Ask]) -> Iterator[list[Written]]:

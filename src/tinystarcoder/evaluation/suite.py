@@ -84,7 +84,7 @@ class Subject:
     keystrokes alone.
     """
 
-    def __init__(self, name: str, precision: Precision = "fp32", order: Order = "psm") -> None:
+    def __init__(self, name: str, precision: Precision = "fp32", order: Order = "spm") -> None:
         """``precision`` in memory: a peer has its own. ``order`` of infilling: a server has its."""
         self.name, self._precision, self._order = name, precision, order
         self._kind, _, self._where = name.partition(":")

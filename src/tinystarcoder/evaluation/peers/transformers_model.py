@@ -27,7 +27,7 @@ _SENTINELS = (
 class TransformersModel:
     """A folder or hub id. Raises EvaluationError where transformers cannot load it."""
 
-    def __init__(self, name: str, order: fim.Order = "psm") -> None:
+    def __init__(self, name: str, order: fim.Order = "spm") -> None:
         self._order = order
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
