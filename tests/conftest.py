@@ -94,14 +94,20 @@ def tiny_checkpoint(
 
 
 class Writer:
-    """A decoder that continues a hole's prompt with given ids, and counts what it computes."""
+    """A decoder that continues a hole's prompt with given ids, and counts what it computes.
 
-    def __init__(self, config: ModelConfig, ids: Sequence[int], middle: int) -> None:
+    Where it must first write again what a prompt ended in, it does so byte by byte.
+    """
+
+    def __init__(self, config: ModelConfig, ids: Sequence[int], tokenizer: Tokenizer) -> None:
+        assert tokenizer.fim is not None
         self.config = config
         self.ids = ids
+        lengths = np.array([len(token) or 99 for token in tokenizer.vocabulary])
+        self._short = np.where(lengths == 1, 0, -20).astype(np.float32)
         self.slots: dict[int, list[int]] = {}
         self.calls: list[int] = []
-        self._middle = middle
+        self._middle = tokenizer.fim.middle
 
     @property
     def computed(self) -> int:
@@ -122,7 +128,7 @@ class Writer:
         check_ids(self.config, len(held), ids)
         held += ids
         self.calls.append(len(ids))
-        logits = np.zeros(self.config.vocab_size, np.float32)
+        logits = self._short.copy()
         if self._middle in held:
             written = self._written(held[held.index(self._middle) + 1 :])
             logits[self.ids[written] if written < len(self.ids) else 0] = 20.0  # It has no doubt.
@@ -157,7 +163,6 @@ def writing(tokenizer: Tokenizer) -> Callable[..., Model]:
         config = ModelConfig(
             vocab_size=tokenizer.vocab_size, n_positions=n_positions, n_embd=8, n_head=1
         )
-        assert tokenizer.fim is not None
-        return Model(Writer(config, tokenizer.encode(text), tokenizer.fim.middle), tokenizer)
+        return Model(Writer(config, tokenizer.encode(text), tokenizer), tokenizer)
 
     return make

@@ -112,7 +112,7 @@ class Model:
         """
         chosen = SamplingOptions(**options)
         ids = self.infill_ids(prefix, suffix, chosen.max_tokens, order)
-        ids, beginning = take_back(self.tokenizer, ids, holes=True)
+        ids, beginning = take_back(self.tokenizer, ids)
         return self._samples(ids, chosen, 1, beginning)[0]
 
     def infill_ids(

@@ -20,13 +20,12 @@ def test_sentinels_special_tokens_and_half_characters_stay_whole(tokenizer):
     half = tokenizer.encode("\U0001f9ff")[:1]
     psm, empty = (prompt(p, [41], tokenizer.fim, o) for p, o in (([40], "psm"), ([], "spm")))
     for ids in ([], psm, empty, [40, tokenizer.eos_id], half):
-        assert take_back(tokenizer, ids, holes=True) == (ids, "")
+        assert take_back(tokenizer, ids) == (ids, "")
 
 
 def test_a_prefix_before_a_hole_is_healed_in_spm_order(tokenizer, tiny_checkpoint):
     ids = prompt(tokenizer.encode("x = 1\n"), [41], tokenizer.fim, "spm")
-    assert take_back(tokenizer, ids) == (ids, "")
-    assert take_back(tokenizer, ids, holes=True) == (ids[:-1], tokenizer.decode(ids[-1:]))
+    assert take_back(tokenizer, ids) == (ids[:-1], tokenizer.decode(ids[-1:]))
     model = load(tiny_checkpoint)
     done = model.infill("def f():\n", "\n    return x\n", order="spm", max_tokens=12)
     written = tokenizer.decode([t.id for t in done.tokens], skip_special=True)

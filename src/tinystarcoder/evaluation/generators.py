@@ -76,5 +76,5 @@ class FamilyModel:
             ids = fit_prompt(model.tokenizer.encode(ask.prefix), model.config, limit)
         else:
             ids = model.infill_ids(ask.prefix, ask.suffix, limit, self._order)
-        ids, beginning = take_back(model.tokenizer, ids, holes=True)
+        ids, beginning = take_back(model.tokenizer, ids)
         return Prompt(ids, ask.options, beginning=beginning)

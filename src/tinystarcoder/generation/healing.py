@@ -50,18 +50,15 @@ class Healing:
         self._left = self._left[len(self._vocabulary[token_id]) :]
 
 
-def take_back(
-    tokenizer: Tokenizer, ids: Sequence[int], *, holes: bool = False
-) -> tuple[list[int], str]:
+def take_back(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[list[int], str]:
     """A prompt without its last token, and that token's text.
 
-    The prompt itself and no text where it is empty, ends in a special token or
-    inside a character, or, but for ``holes``, has a hole to fill. Of a prompt of
-    one token, what a document begins with is left: end-of-text.
+    The prompt itself and no text where it is empty, or ends in a special token or
+    inside a character. Of a prompt of one token, what a document begins with is
+    left: end-of-text.
     """
-    tokens = tokenizer.fim
-    if not ids or (tokens is not None and tokens.middle in ids and not holes):
-        return list(ids), ""
+    if not ids:
+        return [], ""
     try:
         last = tokenizer.token_bytes(ids[-1]).decode()
     except UnicodeDecodeError:

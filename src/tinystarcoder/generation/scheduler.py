@@ -194,7 +194,8 @@ class Scheduler:
     @property
     def load(self) -> tuple[int, int]:
         """Texts that run, and texts that wait."""
-        return len(self._running), len(self._waiting)
+        with self._changed:
+            return len(self._running), len(self._waiting)
 
     def step(self) -> bool:
         """Runs one pass; False where there is nothing to do. For the one thread."""
@@ -280,9 +281,9 @@ class Scheduler:
             slot = self._prefixes.acquire(generation.text.ids)
             generation.reused = self._decoder.length(slot)
             speculation = Speculation(self._new_drafter()) if self._new_drafter else None
-            self._running.append(_Running(generation, slot, speculation))
-            with self._changed:
+            with self._changed:  # At no moment in both, or in neither: `load` counts them.
                 self._waiting.remove(generation)
+                self._running.append(_Running(generation, slot, speculation))
 
     def _next(self) -> Generation | None:
         """Whose turn it is, but for who had better wait."""
