@@ -207,6 +207,16 @@ def test_a_spike_is_left_out(toy_recipe, tmp_path, monkeypatch):
     assert 1000 * min(run.progress.norms) > max(run.progress.norms)
 
 
+def test_the_second_spike_in_a_row_is_taken(toy_recipe, tmp_path, monkeypatch):
+    """It is the weights then, which stay what they are if nothing is taken."""
+    recipe = Recipe.read(toy_recipe, {"schedule.steps": "30", "checkpoint.every": "100"})
+    run = Trainer(recipe, tmp_path / "run")
+    spiking(run, monkeypatch, {24, 25, 26})
+    run.run()
+    assert [r["step"] for r in log_of(tmp_path / "run") if r.get("skipped")] == [25]
+    assert 1000 * min(run.progress.norms) > max(run.progress.norms)
+
+
 def test_a_skipped_step_changes_no_weight(toy_recipe, tmp_path, monkeypatch):
     changes = {"schedule.steps": "24", "checkpoint.milestones": "[22, 23]"}
     run = Trainer(Recipe.read(toy_recipe, changes), tmp_path / "run")

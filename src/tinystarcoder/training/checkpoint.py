@@ -61,9 +61,9 @@ class Progress:
     seconds: float = 0.0
     cursor: Cursor = field(default_factory=Cursor)
     norms: tuple[float, ...] = ()
-    """Gradient norms of the last steps that were taken."""
-    skipped: int = 0
-    """Steps left out in a row."""
+    """Gradient norms of the last steps that were no spikes."""
+    spikes: int = 0
+    """Spikes in a row up to now."""
     validation: float | None = None
     """The loss on held-out documents, if measured at this step, in bits per byte."""
     best: float | None = None

@@ -1,8 +1,10 @@
 """What keeps a run from harm: signals wait for a step's end, and a bad step is not taken.
 
 One batch whose gradient is far above all others can undo thousands of steps, so it is
-left out; if that happens again and again, or a loss is not finite, it is the run that
-is wrong, and a person must decide. The last checkpoint is intact in either case.
+left out. If the next one's is as large, it is not the batch: the weights stand where every
+batch has such a gradient, and a clipped step leads away. If that does not end it, or a loss
+is not finite, it is the run that is wrong, and a person must decide. The last checkpoint is
+intact in either case.
 """
 
 import math
@@ -20,29 +22,30 @@ from .checkpoint import Progress
 # Gradient norms that a step is compared with, and how many it takes to compare.
 NORMS = 100
 _ENOUGH = 20
-_SPIKES_IN_A_ROW = 5
+_TOO_MANY = 5
 
 
-def is_sound(progress: Progress, loss: float, norm: float, limit: float) -> bool:
-    """Whether to take the next step, of that loss in nats and that gradient norm.
+def spikes_in_a_row(progress: Progress, loss: float, norm: float, limit: float) -> int:
+    """How many steps up to this one, of that loss in nats and that gradient norm, are spikes.
 
-    Not if the norm is above ``limit`` times the median of the last ones (0: there is no
-    limit). Raises TrainingError where the run cannot go on.
+    A spike's norm is above ``limit`` times the median of the last ones (0: nothing is a
+    spike). Only the first of several is to be left out. Raises TrainingError where the run
+    cannot go on.
     """
     advice = "lower the learning rate and start again from the last checkpoint"
     if not math.isfinite(loss) or not math.isfinite(norm):
         raise TrainingError(f"step {progress.step}: loss {loss}, gradient norm {norm}; {advice}")
     if not limit or len(progress.norms) < _ENOUGH:
-        return True
+        return 0
     usual = statistics.median(progress.norms)
     if norm <= limit * usual:
-        return True
-    if progress.skipped + 1 >= _SPIKES_IN_A_ROW:
+        return 0
+    if (spikes := progress.spikes + 1) >= _TOO_MANY:
         raise TrainingError(
-            f"step {progress.step}: gradient norm {norm:.3g}, and {_SPIKES_IN_A_ROW} steps "
+            f"step {progress.step}: gradient norm {norm:.3g}, and {_TOO_MANY} steps "
             f"in a row above {limit:g} times the usual {usual:.3g}; {advice}"
         )
-    return False
+    return spikes
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class OptimizerRecipe:
 
     ``ema``: weights averaged with this decay a step are validated and exported (0: none).
     ``spike``: a step whose gradient norm is above so many times the median of the last
-    ones is left out (0: none is).
+    ones is left out, the first of several (0: none is).
     """
 
     kind: Literal["muon", "adamw"] = "muon"

@@ -31,7 +31,7 @@ from . import checkpoint, validation
 from .checkpoint import Progress
 from .dataloader import Batch, Dataloader, Mixture, prefetch
 from .distributed import World, choose_parallel, place, unsynchronized
-from .guards import NORMS, held_signals, is_sound
+from .guards import NORMS, held_signals, spikes_in_a_row
 from .hardware import keep_freed_memory, peak_flops
 from .loss import IGNORED, CausalLoss
 from .optimizer import WeightAverage, build_optimizers, clip_gradients, set_lr
@@ -146,7 +146,8 @@ class Trainer:
         counted, size = self.world.sum(int((batch.targets != IGNORED).sum()), batch.bytes)
         loss = self._accumulate(batch, phase, int(counted))
         norm = clip_gradients(self.model, self.recipe.optimizer.clip)
-        taken = is_sound(before, loss, norm, self.recipe.optimizer.spike)
+        spikes = spikes_in_a_row(before, loss, norm, self.recipe.optimizer.spike)
+        taken = spikes != 1
         for optimizer in self.optimizers:
             if taken:
                 optimizer.step()
@@ -162,8 +163,8 @@ class Trainer:
             tokens=before.tokens + phase.rows * phase.context,
             seconds=before.seconds + seconds,
             cursor=batch.cursor,
-            norms=(*before.norms, norm)[-NORMS:] if taken else before.norms,
-            skipped=0 if taken else before.skipped + 1,
+            norms=before.norms if spikes else (*before.norms, norm)[-NORMS:],
+            spikes=spikes,
             validation=None,
         )
         return {
