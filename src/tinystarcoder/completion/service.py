@@ -93,9 +93,8 @@ class CompletionService:
         # What has no path has no newer request.
         document = (CLIENT.get(), request.path) if request.path else object()
         with self._documents.newest(document, cancelled) as current:
-            known = self.suggestions.find(request)
-            if known is not None:
-                return shown(known, self.min_probability)
+            if (ready := self.known(request)) is not None:
+                return ready
             written = self.write(request, current)
         known = filtered(written, request)
         suggestion = shown(known, self.min_probability)
@@ -104,6 +103,11 @@ class CompletionService:
             self.suggestions.store(request, known)
             self._compute_accepted(request, suggestion)
         return suggestion
+
+    def known(self, request: CompletionRequest) -> Suggestion | None:
+        """What :meth:`suggest` would return without asking the model, if it could."""
+        found = self.suggestions.find(request)
+        return None if found is None else shown(found, self.min_probability)
 
     def _compute_accepted(self, request: CompletionRequest, suggestion: Suggestion) -> None:
         """Has the engine compute, if it is idle, what it would read were the suggestion taken."""

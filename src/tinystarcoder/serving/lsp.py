@@ -173,7 +173,7 @@ class SuggestionServer(LanguageServer):
         try:
             with self._documents.newest(uri) as cancelled:
                 service = await asyncio.shield(self._service)
-                known = service.suggestions.find(request)
+                known = service.known(request)
                 if known is not None:
                     return known.text
                 if wait:
@@ -189,7 +189,7 @@ class SuggestionServer(LanguageServer):
     def known_text(self, uri: str, position: types.Position) -> str:
         """The suggestion already made for a place."""
         request = self.request_at(uri, types.Range(position, position))
-        found = self.service.suggestions.find(request) if request and self.service else None
+        found = self.service.known(request) if request and self.service else None
         return found.text if found else ""
 
     def request_at(

@@ -38,13 +38,17 @@ class TransformersModel:
         self._model = model.eval()
         self.tokenizer = PeerTokenizer(self._tokenizer)
         self.decoder = TransformersDecoder(self._model)
+        # Any special token ends a text, as here: what it would begin is no continuation.
+        added = self._tokenizer.added_tokens_decoder.items()
+        special = {token_id for token_id, token in added if token.special}
+        self._ends = sorted({self.tokenizer.eos_id} | special)
 
     def generate(self, asked: Iterable[Ask]) -> Iterator[list[Written]]:
         return map(self._write, asked)
 
     @torch.inference_mode()
     def _write(self, ask: Ask) -> list[Written]:
-        options, end = ask.options, self.tokenizer.eos_id
+        options = ask.options
         ids = self._prompt(ask)[-(self.decoder.positions - options.max_tokens) :]
         settings: dict[str, Any] = {"do_sample": False}
         if options.temperature:
@@ -62,12 +66,14 @@ class TransformersModel:
             prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=options.max_tokens,
-            pad_token_id=end,
+            eos_token_id=self._ends,
+            pad_token_id=self.tokenizer.eos_id,
             **settings,
         )[:, len(ids) :].tolist()
+        ends = set(self._ends)
         texts = [
             # What is shorter than the longest is filled up with ends.
-            Written(text, len(found) < options.max_tokens or end in found)
+            Written(text, len(found) < options.max_tokens or not ends.isdisjoint(found))
             for text, found in zip(self._decode(written), written, strict=True)
         ]
         return texts if options.temperature else texts * ask.number
