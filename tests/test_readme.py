@@ -118,7 +118,7 @@ PROMPTS = (
 
 
 @needs_nano
-@pytest.mark.xfail(strict=True, reason="nano's first version is too weak: see its card")
+@pytest.mark.xfail(strict=True, reason="nano is too weak still: see its card")
 def test_the_examples_parse() -> None:
     model = tinystarcoder.load()
     for prompt in PROMPTS:

@@ -53,7 +53,7 @@ def test_what_the_authors_wrote_passes(sources: list[Source]) -> None:
     assert failed == []
 
 
-@pytest.mark.xfail(strict=True, reason="nano's first version is too weak: see its card")
+@pytest.mark.xfail(strict=True, reason="nano is too weak still: see its card")
 def test_nano_writes_python(sources: list[Source]) -> None:
     results = list(parse_rate(cut_prompts(sources, 50), FamilyModel(load())))
     assert sum(result.verdict.passed for result in results) >= 45
