@@ -86,8 +86,8 @@ def _model(name: str) -> Generator[Finding, None, Model | None]:
 
 def _suggestion(model: Model) -> str:
     begun = perf_counter()
-    with CompletionService(model, min_probability=0) as service:  # Whatever it is sure of.
-        text = service.suggest(CompletionRequest(PROMPT)).text
+    with CompletionService(model) as service:  # Whatever would be shown of it.
+        text = service.write(CompletionRequest(PROMPT)).text
     return f"suggestion: {len(text)} characters in {perf_counter() - begun:.2f} s"
 
 
