@@ -157,13 +157,14 @@ def test_integer_sums_do_not_depend_on_the_instruction_set(folder: Path, isa: st
     assert np.abs(a - b).mean() < 0.02 * np.abs(a).mean()
 
 
-# Largest and mean difference of nano's logits from float32's on Python code: half as much again
+# Largest and mean difference of nano's logits from float32's on Python code, in standard deviations of
+# these, so that another nano may come: half as much again
 # as was measured (docs/engine.md), since what is read, this package's own files, changes.
 NANO_ERRORS: dict[Precision, tuple[float, float]] = {
-    "fp32": (1e-3, 1e-4),
-    "bf16": (0.6, 0.03),
-    "int8": (3.0, 0.18),
-    "int4": (10.0, 0.75),
+    "fp32": (2e-4, 2e-5),
+    "bf16": (0.2, 0.012),
+    "int8": (0.8, 0.065),
+    "int4": (2.5, 0.24),
 }
 
 
@@ -186,8 +187,8 @@ def test_nano_in_each_precision(
     decoder = NativeDecoder(Checkpoint.open(locate("nano")), precision, isa=isa)
     difference = np.abs(decoder.extend(decoder.allocate(), ids, all_logits=True) - expected)
     largest, mean = NANO_ERRORS[precision]
-    assert difference.max() < largest
-    assert difference.mean() < mean
+    assert difference.max() < largest * expected.std()
+    assert difference.mean() < mean * expected.std()
 
 
 @pytest.mark.full
