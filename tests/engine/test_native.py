@@ -157,9 +157,9 @@ def test_integer_sums_do_not_depend_on_the_instruction_set(folder: Path, isa: st
     assert np.abs(a - b).mean() < 0.02 * np.abs(a).mean()
 
 
-# Largest and mean difference of nano's logits from float32's on Python code, in standard deviations of
-# these, so that another nano may come: half as much again
-# as was measured (docs/engine.md), since what is read, this package's own files, changes.
+# Largest and mean difference of nano's logits from float32's on Python code, in standard
+# deviations of these: half as much again as was measured, since what is read, this package's
+# own files, changes.
 NANO_ERRORS: dict[Precision, tuple[float, float]] = {
     "fp32": (2e-4, 2e-5),
     "bf16": (0.2, 0.012),
