@@ -22,11 +22,10 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import accumulate, zip_longest
 from typing import NamedTuple
 
-from ..completion.postprocess import FILTERS
+from ..completion.postprocess import filtered
 from ..completion.request import CompletionRequest
 from ..completion.service import CompletionService
 from ..completion.stopping import boundary, extent
@@ -147,7 +146,7 @@ def score_holes(holes: Sequence[Hole], samples: Journal, scores: Journal) -> Ite
             "as it comes": record["endless"],
             "stopped": stopped.text,
             # A text that is shown in part, or withheld, is no matter of where it ends.
-            "filtered": reduce(lambda one, f: f(one, hole.request), FILTERS, stopped).text,
+            "filtered": filtered(stopped, hole.request).text,
         }
         metrics = {
             name: (float(hole.ends_there(text)), 1) if text.strip() else (0.0, 0)

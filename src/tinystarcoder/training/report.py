@@ -175,26 +175,23 @@ def _is_number(value: object) -> bool:
 
 def picture(curve: Curve, runs: Sequence[Run]) -> str:
     """One plot as an SVG file of its own; empty where no run has logged it."""
-    drawn = _drawn(curve, runs)
-    if not drawn:
-        return ""
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        f'width="{_WIDTH}" height="{_HEIGHT}" role="img" aria-label="{escape(curve.title)}">'
-        f"<style>{_CSS}svg {{ background: var(--paper); }}</style>{drawn}</svg>\n"
-    )
+    size = f'xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
+    svg = _svg(curve, runs, size, f"<style>{_CSS}svg {{ background: var(--paper); }}</style>")
+    return f"{svg}\n" if svg else ""
 
 
 def _figure(curve: Curve, runs: Sequence[Run]) -> str:
     """One plot, or nothing where no run has logged it."""
+    svg = _svg(curve, runs)
+    return f"<figure><figcaption>{escape(curve.title)}</figcaption>{svg}</figure>" if svg else ""
+
+
+def _svg(curve: Curve, runs: Sequence[Run], attributes: str = "", style: str = "") -> str:
     drawn = _drawn(curve, runs)
     if not drawn:
         return ""
-    return (
-        f"<figure><figcaption>{escape(curve.title)}</figcaption>"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(curve.title)}">'
-        f"{drawn}</svg></figure>"
-    )
+    box = f'{attributes}viewBox="0 0 {_WIDTH} {_HEIGHT}"'
+    return f'<svg {box} role="img" aria-label="{escape(curve.title)}">{style}{drawn}</svg>'
 
 
 def _drawn(curve: Curve, runs: Sequence[Run]) -> str:
