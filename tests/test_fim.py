@@ -100,3 +100,20 @@ def test_cuts_are_uniform() -> None:
 def test_what_is_no_fim_sequence(ids: list[int]) -> None:
     with pytest.raises(ValueError, match=r"sentinel|not in list"):
         fim.unpermute(ids, lambda _: "", BY_NUMBER)
+
+
+@given(text=st.text("ab\n"), seed=st.integers(0, 2**32))
+def test_a_line_cut_ends_where_a_line_does(text: str, seed: int) -> None:
+    start, end = fim.draw_line_cuts(text, Random(seed))
+    assert 0 <= start <= end <= len(text)
+    assert end == len(text) or text[end] == "\n"
+
+
+def test_line_cuts_begin_anywhere_and_most_stay_in_their_line() -> None:
+    text = "one = 1\ntwo = 2\n" * 50
+    cuts = [fim.draw_line_cuts(text, Random(seed)) for seed in range(2000)]
+    lines = [text.count("\n", *cut) for cut in cuts]
+    assert 0.45 < lines.count(0) / len(lines) < 0.55
+    assert 0.2 < lines.count(1) / len(lines) < 0.3
+    assert max(lines) > 4
+    assert len({start for start, _ in cuts}) > 500

@@ -46,6 +46,25 @@ def draw_cuts(length: int, rng: Random) -> tuple[int, int]:
     return min(first, second), max(first, second)
 
 
+def draw_line_cuts(text: str, rng: Random) -> tuple[int, int]:
+    """A cut anywhere, and one at a line's end: of the same line, half as often of each next.
+
+    The holes that an editor asks to fill; where all middles end anywhere, at no
+    character is their end what a model expects most.
+    """
+    start = rng.randint(0, len(text))
+    end = _line_end(text, start)
+    while end < len(text) and rng.random() < 0.5:
+        end = _line_end(text, end + 1)
+    return start, end
+
+
+def _line_end(text: str, at: int) -> int:
+    """Where the line that ``at`` lies in has its newline, or the text its end."""
+    found = text.find("\n", at)
+    return len(text) if found < 0 else found
+
+
 def prompt(
     prefix: Sequence[int], suffix: Sequence[int], tokens: FimTokens, order: Order = "spm"
 ) -> list[int]:

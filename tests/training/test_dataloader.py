@@ -108,6 +108,20 @@ def test_permuted_pieces_hold_their_text_and_end(make, toy_tokenizer, toy_shards
     assert orders == {True, False}
 
 
+def test_middles_end_with_a_line_where_the_recipe_says_so(make, toy_tokenizer):
+    loader = make(fim_rate=1.0, line_rate=1.0)
+    tokens, checked = toy_tokenizer.fim, 0
+    for epoch, row, _ in islice(loader._rows(Cursor(), 64), 60):
+        for piece in row:
+            ids = loader._piece(epoch, piece)
+            if ids[0] != tokens.prefix:
+                continue
+            suffix = ids[ids.index(tokens.suffix) + 1 : ids.index(tokens.middle)]
+            assert toy_tokenizer.decode(suffix)[:1] in ("", "\n")
+            checked += 1
+    assert checked > 50
+
+
 def test_fim_permutes_about_its_share_of_the_pieces(make):
     loader = make(fim_rate=0.3)
     pieces = [p for e, row, _ in islice(loader._rows(Cursor(), 64), 300) if e < 3 for p in row]

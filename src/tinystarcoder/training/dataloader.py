@@ -221,7 +221,10 @@ class Dataloader:
         draws = self._draws(epoch, piece.document, piece.start)
         draws.random()  # What decided that this piece is permuted.
         order: fim.Order = "spm" if draws.random() < self.recipe.spm_rate else "psm"
-        cuts = fim.draw_cuts(len(text), draws)
+        if self.recipe.line_rate and draws.random() < self.recipe.line_rate:
+            cuts = fim.draw_line_cuts(text, draws)
+        else:
+            cuts = fim.draw_cuts(len(text), draws)
         permuted = fim.permute(text, cuts, self.tokenizer.encode, self._fim_tokens, order)
         # What is told of a file stands where the file begins.
         begin = 1 if order == "psm" else permuted.index(self._fim_tokens.middle) + 1

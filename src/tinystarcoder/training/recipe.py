@@ -57,6 +57,7 @@ class DataRecipe:
     ``package_tokens`` bounds what one package gives to an epoch (0: all of it):
     of a larger one, a random share of documents, anew in every epoch.
     ``quality_power`` p keeps a document with the probability quality ** p (0: all).
+    ``line_rate`` is the share of middles that end with a line; the others end anywhere.
     ``metadata_rate`` is the chance that a name, a path, stars stand before a file. With
     ``document_mask`` attention stays within a document; positions go on in a row.
     """
@@ -68,6 +69,7 @@ class DataRecipe:
     document_mask: bool = False
     fim_rate: float = 0.5
     spm_rate: float = 0.5
+    line_rate: float = 0.0
     metadata_rate: float = 0.0
     keep: list[Keep] = field(default_factory=list)
     package_tokens: int = 0
@@ -267,6 +269,7 @@ class Recipe:
         for where, value in (
             ("data.fim_rate", self.data.fim_rate),
             ("data.spm_rate", self.data.spm_rate),
+            ("data.line_rate", self.data.line_rate),
             ("data.metadata_rate", self.data.metadata_rate),
             ("schedule.floor", self.schedule.floor),
             ("schedule.decay", self.schedule.decay),
