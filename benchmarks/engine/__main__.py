@@ -5,11 +5,10 @@ stays, but for the measures that are run again.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from .measures import MEASURES, Bench
-from .report import as_json, markdown
+from .report import as_json, markdown, write
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -38,20 +37,7 @@ def main() -> None:
         return
     for name in options.measures or MEASURES:
         MEASURES[name](bench)
-        _write(bench, options.output)
-
-
-def _write(bench: Bench, output: Path) -> None:
-    """After each measure, so that one that hangs or fails costs itself alone."""
-    result = as_json(bench)
-    data, page = output.with_suffix(".json"), output.with_suffix(".md")
-    if data.exists():
-        earlier = json.loads(data.read_text())
-        for part in ("found", "versions", "absent"):
-            result[part] = {**earlier[part], **result[part]}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    data.write_text(json.dumps(result, indent=1) + "\n")
-    page.write_text(markdown(result))
+        write(as_json(bench), markdown, options.output)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The result of a run: JSON for programs, a Markdown page of medians and ratios for people."""
 
+import json
 import platform
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +20,21 @@ TARGETS = (
     ("prefill 2048", f"{OURS} int8", ("OpenVINO int8",), 1.15),
     ("8 sequences, 64 after 128 each", f"{OURS} int8", LLAMA, 1.5),
 )
+
+
+# What a later run adds to, measure by measure, where an earlier one's file is there.
+GROWING = ("found", "rows", "versions", "absent")
+
+
+def write(result: dict[str, Any], page: Callable[[dict[str, Any]], str], output: Path) -> None:
+    """JSON and page beside each other; again and again, so that what hangs costs itself alone."""
+    data = output.with_suffix(".json")
+    if data.exists():
+        earlier = json.loads(data.read_text())
+        result |= {part: {**earlier[part], **result[part]} for part in GROWING if part in result}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    data.write_text(json.dumps(result, indent=1) + "\n")
+    output.with_suffix(".md").write_text(page(result))
 
 
 def as_json(bench: Bench) -> dict[str, Any]:

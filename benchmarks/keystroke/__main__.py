@@ -5,10 +5,10 @@ stays, but for the measures that are run again.
 """
 
 import argparse
-import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+
+from benchmarks.engine.report import write
 
 from . import load, replay
 from .bench import Bench
@@ -56,23 +56,10 @@ def main() -> None:
     folder = settings.pop("models") or home / "models"
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(home, folder, wheels, **settings)
-    bench.save = partial(_write, bench, output)
+    bench.save = lambda: write(as_json(bench), markdown, output)
     for name in chosen or MEASURES:
         MEASURES[name](bench)
         bench.save()
-
-
-def _write(bench: Bench, output: Path) -> None:
-    """Again and again, so that what hangs or fails costs itself alone."""
-    result = as_json(bench)
-    data, page = output.with_suffix(".json"), output.with_suffix(".md")
-    if data.exists():
-        earlier = json.loads(data.read_text())
-        for part in ("found", "rows", "versions", "absent"):
-            result[part] = {**earlier[part], **result[part]}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    data.write_text(json.dumps(result, indent=1) + "\n")
-    page.write_text(markdown(result))
 
 
 if __name__ == "__main__":
