@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tinystarcoder.training import validation
 from tinystarcoder.training.plan import hardware, plan
 from tinystarcoder.training.recipe import Recipe
 from tinystarcoder.training.trainer import Trainer
@@ -65,15 +64,7 @@ def run(runs: Path, size: tuple[int, int], flops: float, shared: dict[str, str])
         trainer.run()
         if trainer.stopped_by is not None:
             raise SystemExit(f"{output}: stopped; the same command goes on")
-        bits = validation.bits_per_byte(
-            trainer.compute,
-            trainer.validation[0],
-            trainer.tokenizer,
-            VALIDATION_CONTEXT,
-            chosen.validation.tokens,
-            trainer.world,
-            middles=False,
-        )["validation_bits_per_byte"]
+        bits = trainer.bits_per_byte(VALIDATION_CONTEXT)["validation_bits_per_byte"]
         result = {
             "parameters": chosen.model_config().num_parameters(),
             "tokens": trainer.progress.tokens,

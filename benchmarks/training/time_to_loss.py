@@ -24,7 +24,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tinystarcoder.training import validation
 from tinystarcoder.training.recipe import Recipe
 from tinystarcoder.training.trainer import Trainer
 
@@ -106,15 +105,7 @@ def run(output: Path, changes: dict[str, Any], tokens: int, shared: dict[str, st
         trainer.run()
         if trainer.stopped_by is not None:
             raise SystemExit(f"{output}: stopped; the same command goes on")
-        bits = validation.bits_per_byte(
-            trainer.compute,
-            trainer.validation[0],
-            trainer.tokenizer,
-            VALIDATION_CONTEXT,
-            trainer.recipe.validation.tokens,
-            trainer.world,
-            middles=False,
-        )["validation_bits_per_byte"]
+        bits = trainer.bits_per_byte(VALIDATION_CONTEXT)["validation_bits_per_byte"]
         progress = trainer.progress
         result = {"tokens": progress.tokens, "seconds": progress.seconds, "bits_per_byte": bits}
         done.write_text(json.dumps(result))

@@ -235,17 +235,26 @@ class Trainer:
         milestone = progress.step in recipe.milestones
         return self._due(recipe.every) or milestone or (recipe.keep_best and is_best)
 
-    def _validate(self, phase: Phase) -> dict[str, float]:
+    def bits_per_byte(self, context: int, *, middles: bool = False) -> dict[str, float]:
+        """Of the weights that would be saved, on the first validation tokens.
+
+        As :func:`tinystarcoder.training.validation.bits_per_byte` has it, in windows of
+        ``context`` tokens; every rank has to call it.
+        """
         with self.average.in_place() if self.average else nullcontext():
-            found = validation.bits_per_byte(
+            return validation.bits_per_byte(
                 self.compute,
                 self.validation[0],
                 self.tokenizer,
-                min(phase.context, 1024),
+                context,
                 self.recipe.validation.tokens,
                 self.world,
-                middles=bool(self.recipe.data.fim_rate),
+                middles=middles,
             )
+
+    def _validate(self, phase: Phase) -> dict[str, float]:
+        context = min(phase.context, 1024)
+        found = self.bits_per_byte(context, middles=bool(self.recipe.data.fim_rate))
         loss = found["validation_bits_per_byte"]
         best = min(loss, self.progress.best or math.inf)
         self.progress = replace(self.progress, validation=loss, best=best)
