@@ -7,7 +7,7 @@ the engine writes while its text is read, it may be a token or two ahead where a
 suggestion ends.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from contextvars import ContextVar
 from dataclasses import astuple, replace
@@ -117,10 +117,8 @@ class CompletionService:
 
     def write(self, request: CompletionRequest, cancelled: Cancellation = NEVER) -> Suggestion:
         """What the model writes at the cursor up to its natural end: not cached, not filtered."""
-        ids, tokenizer = self.prompt_ids(request), self.model.tokenizer
-        beginning = take_back(tokenizer, ids)[1]
-        mixture = NgramCache(tokenizer, request, beginning) if self.ngrams else None
-        run = self.run(ids, request.sampling, cancelled, mixture=mixture)
+        mixture = partial(NgramCache, self.model.tokenizer, request) if self.ngrams else None
+        run = self.run(self.prompt_ids(request), request.sampling, cancelled, mixture=mixture)
         return _until_boundary(run, request)
 
     def run(
@@ -130,14 +128,14 @@ class CompletionService:
         cancelled: Cancellation = NEVER,
         *,
         sample: int = 0,
-        mixture: Mixture | None = None,
+        mixture: Callable[[str], Mixture] | None = None,
     ) -> "Run":
         """The plain continuation of prompt ids, by no rule but the options'.
 
-        ``sample`` numbers the texts of one prompt and seed; ``mixture`` is what
-        is known besides the model. Raises RequestError
-        where prompt and ``max_tokens`` do not fit the context, BusyError where
-        too many ask.
+        ``sample`` numbers the texts of one prompt and seed; ``mixture`` makes what
+        is known besides the model, given the end of the prompt that is written again.
+        Raises RequestError where prompt and ``max_tokens`` do not fit the context,
+        BusyError where too many ask.
         """
         ids = list(ids) or [self.model.config.bos_token_id]
         if len(ids) > (room := room_for_prompt(self.model.config, options.max_tokens)):
@@ -189,7 +187,7 @@ class Run:
         options: SamplingOptions,
         cancelled: Cancellation,
         sample: int,
-        mixture: Mixture | None,
+        mixture: Callable[[str], Mixture] | None,
     ) -> None:
         self.prompt_ids = ids
         self._tokenizer, self._scheduler = service.model.tokenizer, service.scheduler
@@ -202,7 +200,8 @@ class Run:
         self.finish: Finish = "cancelled"
         self.cost = Cost(len(ids))
         self._cancelled = cancelled
-        self._sample, self._mixture = sample, mixture
+        self._sample = sample
+        self._mixture = mixture(self.beginning) if mixture else None
         self._generation: Generation | None = None
 
     def start(self) -> "Run":
