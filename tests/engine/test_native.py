@@ -161,7 +161,7 @@ def test_integer_sums_do_not_depend_on_the_instruction_set(folder: Path, isa: st
 # deviations of these: half as much again as was measured, since what is read, this package's
 # own files, changes.
 NANO_ERRORS: dict[Precision, tuple[float, float]] = {
-    "fp32": (2e-4, 2e-5),
+    "fp32": (5e-4, 5e-5),  # numpy and transformers are 1.6e-4 off float64's logits themselves.
     "bf16": (0.2, 0.012),
     "int8": (0.8, 0.065),
     "int4": (2.5, 0.24),
@@ -193,7 +193,10 @@ def test_nano_in_each_precision(
 
 @pytest.mark.full
 def test_nano_writes_what_transformers_writes() -> None:
-    """Greedy, 256 tokens after each of 20 prompts, and logits within 1e-3 along the way."""
+    """Greedy, 256 tokens after each of 20 prompts, and logits within 5e-3 along the way.
+
+    Against float64, transformers' own float32 logits of nano are 1.4e-3 off.
+    """
     folder = locate("nano")
     decoder = NativeDecoder(Checkpoint.open(folder), "fp32")
     tokenizer = Tokenizer.from_folder(folder)
@@ -209,7 +212,7 @@ def test_nano_writes_what_transformers_writes() -> None:
             logits = reference(wanted[None]).logits[0].numpy()
         for _ in range(256):
             found = decoder.extend(slot, ids[decoder.length(slot) :])
-            np.testing.assert_allclose(found, logits[len(ids) - 1], rtol=0, atol=1e-3)
+            np.testing.assert_allclose(found, logits[len(ids) - 1], rtol=0, atol=5e-3)
             ids.append(int(found.argmax()))
         assert ids == wanted.tolist(), source.name
         decoder.release(slot)

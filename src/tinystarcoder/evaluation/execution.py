@@ -13,6 +13,7 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from .sandbox import Sandbox, environment
@@ -62,32 +63,34 @@ def run_tests(sandbox: Sandbox, program: Program, limits: Limits = Limits()) -> 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kills a sandbox and waits until nothing of it is left, some milliseconds.
 
-    bubblewrap's child is the first process of the PID namespace: once it is a zombie,
-    all others are gone, and it may be one for long where few orphans are reaped.
+    bubblewrap may end before its child, the first process of the PID namespace, which is
+    in the same process group. Once that is a zombie all others are gone, and it may be
+    one for long where few orphans are reaped.
     """
-    first = _children(process.pid)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for _ in range(1000):
-        if not any(map(_is_alive, first)):
+        if not _is_left(process.pid):
             return
         time.sleep(0.001)
 
 
-def _children(pid: int) -> list[int]:
+def _is_left(group: int) -> bool:
+    """Does a process of the group still run?"""
     try:
-        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:  # It has ended, and they before it.
-        return []
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
+        os.killpg(group, 0)
+    except ProcessLookupError:
         return False
-    return state not in ("Z", "X")
+    return any(map(partial(_runs_in, group), Path("/proc").glob("[0-9]*/stat")))
+
+
+def _runs_in(group: int, stat: Path) -> bool:
+    try:
+        state, _, found = stat.read_text().rpartition(")")[2].split()[:3]
+    except (OSError, ValueError):  # Ended meanwhile.
+        return False
+    return int(found) == group and state not in ("Z", "X")
 
 
 def _reason(verdict: bytes, status: int) -> str:
