@@ -221,6 +221,7 @@ class Dataloader:
         draws = self._draws(epoch, piece.document, piece.start)
         draws.random()  # What decided that this piece is permuted.
         order: fim.Order = "spm" if draws.random() < self.recipe.spm_rate else "psm"
+        # No rate, no draw: the batches of recipes without one stay what they were.
         if self.recipe.line_rate and draws.random() < self.recipe.line_rate:
             cuts = fim.draw_line_cuts(text, draws)
         else:
