@@ -9,86 +9,50 @@ operations, as `train --plan` counts them; so a larger model sees fewer tokens. 
 judged by the same bits-per-byte over VALIDATION (windows of 512).
 
 Prints a table, the size where a parabola over log(parameters) is lowest, and writes
-ladder.svg into --runs. Runs land there too and are not repeated if they are there, so this
-may be stopped and started again, a run at a time; beside other work too, since no second
-is compared. What it gives up: the rates are nano's for all sizes, tuned for none.
+ladder.svg into --runs, where the runs land too. It may be stopped and started again, and run
+beside other work, since no second is compared. What it gives up: the rates are nano's for
+all sizes, tuned for none.
 """
 
-import argparse
-import json
 import math
-from pathlib import Path
 
 import numpy as np
+from comparison import RECIPE, Result, measure, overrides, parser
 
 from tinystarcoder.training.plan import hardware, plan
 from tinystarcoder.training.recipe import Recipe
-from tinystarcoder.training.trainer import Trainer
-
-RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "nano.toml"
-VALIDATION_CONTEXT = 512
 
 # Width and layers: 2.6, 3.6, 6.8 and 10.8 million parameters. Heads of 64, inner four times.
 SIZES = ((128, 7), (192, 4), (256, 6), (320, 7))
 
-Result = dict[str, float]
-
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tokens", type=Path)
-    parser.add_argument("validation", type=Path)
-    parser.add_argument("--flops", type=float, action="append", help="of each run [6e13]")
-    parser.add_argument("--runs", type=Path, default=Path("runs/ladder"))
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    arguments = parser.parse_args()
-    shared = dict(pair.split("=", 1) for pair in arguments.set)
-    data = {"data.train": arguments.tokens, "data.tokenizer": arguments.tokens}
-    data["data.validation"] = arguments.validation
-    shared |= {name: str(path.resolve()) for name, path in data.items()}
-    ladders = {
-        flops: [run(arguments.runs, size, flops, shared) for size in SIZES]
-        for flops in arguments.flops or [6e13]
-    }
+    options = parser(__doc__.splitlines()[0], runs="runs/ladder")
+    options.add_argument("--flops", type=float, action="append", help="of each run [6e13]")
+    arguments = options.parse_args()
+    shared = overrides(arguments)
+
+    def rung(size: tuple[int, int], flops: float) -> Result:
+        name = f"{size[0]}x{size[1]}-{flops:.2g}"
+        return measure(recipe(size, flops, shared), arguments.runs / name)
+
+    budgets = arguments.flops or [6e13]
+    ladders = {flops: [rung(size, flops) for size in SIZES] for flops in budgets}
     (arguments.runs / "ladder.svg").write_text(plot(ladders))
     print(table(ladders))
-
-
-def run(runs: Path, size: tuple[int, int], flops: float, shared: dict[str, str]) -> Result:
-    """Trains, or goes on, and measures; a run that is done is read."""
-    output = runs / f"{size[0]}x{size[1]}-{flops:.2g}"
-    done = output / "result.json"
-    if not done.exists():
-        chosen = recipe(size, flops, shared)
-        trainer = Trainer(chosen, output)
-        trainer.run()
-        if trainer.stopped_by is not None:
-            raise SystemExit(f"{output}: stopped; the same command goes on")
-        bits = trainer.bits_per_byte(VALIDATION_CONTEXT)["validation_bits_per_byte"]
-        result = {
-            "parameters": chosen.model_config().num_parameters(),
-            "tokens": trainer.progress.tokens,
-            "flops": plan(chosen, hardware("cpu-amx")).flops,
-            "seconds": trainer.progress.seconds,
-            "bits_per_byte": bits,
-        }
-        done.write_text(json.dumps(result))
-    found: Result = json.loads(done.read_text())
-    print(f"{output.name:20} {found}", flush=True)
-    return found
 
 
 def recipe(size: tuple[int, int], flops: float, shared: dict[str, str]) -> Recipe:
     """nano's recipe for another size, as long as ``flops`` last."""
     width, layers = size
     model = {"n_embd": width, "n_layer": layers, "n_head": width // 64, "n_inner": 4 * width}
-    overrides = {f"model.overrides.{name}": str(value) for name, value in model.items()}
-    overrides |= {"checkpoint.every": "200", "checkpoint.keep": "1", "validation.every": "0"}
-    overrides |= shared
-    thousand = Recipe.read(RECIPE, overrides | {"schedule.steps": "1000"})
+    changes = {f"model.overrides.{name}": str(value) for name, value in model.items()}
+    changes |= {"checkpoint.every": "200", "checkpoint.keep": "1", "validation.every": "0"}
+    changes |= shared
+    thousand = Recipe.read(RECIPE, changes | {"schedule.steps": "1000"})
     steps = max(round(1000 * flops / plan(thousand, hardware("cpu-amx")).flops), 10)
-    overrides |= {"schedule.steps": str(steps), "schedule.warmup": str(max(steps // 25, 1))}
-    return Recipe.read(RECIPE, overrides)
+    changes |= {"schedule.steps": str(steps), "schedule.warmup": str(max(steps // 25, 1))}
+    return Recipe.read(RECIPE, changes)
 
 
 def table(ladders: dict[float, list[Result]]) -> str:

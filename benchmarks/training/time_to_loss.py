@@ -9,33 +9,32 @@ data, precision and threads are the same for all.
 - baseline: AdamW as BigCode, cosine to a tenth, rows of one length; the best of three peak
   rates, chosen with three sixteenths of the budget, with the whole budget of tokens
 - ours: Muon, a fall to zero, a ladder of row lengths; at shares of that budget
-- without a lever: ours at half the budget, that lever as the baseline has it
+- without a lever: ours at a quarter of the budget, that lever as the baseline has it
 
 Every run is judged at its end by the same bits-per-byte over VALIDATION (windows of 512).
-Runs land in --runs and are not repeated if they are there, so this may be stopped and
-started again, a run at a time; tokens to a loss compare beside other work, seconds do not.
+It may be stopped and started again; tokens to a loss compare beside other work, seconds do
+not.
 """
 
-import argparse
 import json
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from tinystarcoder.training.recipe import Recipe
-from tinystarcoder.training.trainer import Trainer
+import comparison
+from comparison import RECIPE, Result
 
-RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "nano.toml"
+from tinystarcoder.training.recipe import Recipe
+
 STEP_TOKENS = 4096
 BASELINE_CONTEXT = 512
-VALIDATION_CONTEXT = 512
 
 BASELINE_RATES = (5e-4, 1e-3, 2e-3)
 RATE_SHARE = 0.1875
 # The half first: its seconds are compared, the others' tokens only.
 SHARES = (0.5, 0.375, 0.25)
+LEVER_SHARE = SHARES[-1]
 
 # A run's name, what differs from nano's recipe, and its tokens.
 Contender = tuple[str, dict[str, Any], int]
@@ -59,21 +58,15 @@ LEVERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tokens", type=Path)
-    parser.add_argument("validation", type=Path)
-    parser.add_argument("--budget", type=int, default=8_000_000, help="the baseline's tokens")
-    parser.add_argument("--runs", type=Path, default=Path("runs/time-to-loss"))
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    arguments = parser.parse_args()
-    shared = dict(pair.split("=", 1) for pair in arguments.set)
-    data = {"data.train": arguments.tokens, "data.tokenizer": arguments.tokens}
-    shared |= {name: str(path.resolve()) for name, path in data.items()}
-    shared |= {"data.validation": str(arguments.validation.resolve())}
+    options = comparison.parser(__doc__.splitlines()[0], runs="runs/time-to-loss")
+    options.add_argument("--budget", type=int, default=8_000_000, help="the baseline's tokens")
+    arguments = options.parse_args()
+    shared = comparison.overrides(arguments)
 
-    def measure(contender: Contender) -> dict:
+    def measure(contender: Contender) -> Result:
         name, changes, tokens = contender
-        return run(arguments.runs / name.replace(" ", "-"), changes, tokens, shared)
+        made = recipe(changes, tokens, shared)
+        return comparison.measure(made, arguments.runs / name.replace(" ", "-"))
 
     tried = {c[1]["optimizer.lr"]: _bits(measure(c)) for c in rates(arguments.budget)}
     best = min(tried, key=tried.__getitem__)
@@ -94,24 +87,7 @@ def contenders(budget: int, rate: float) -> Iterator[Contender]:
     for lever, changes in LEVERS.items():
         if lever == "Muon":
             changes = {**changes, "optimizer.lr": rate}
-        yield f"without {lever}", changes, budget // 2
-
-
-def run(output: Path, changes: dict[str, Any], tokens: int, shared: dict[str, str]) -> dict:
-    """Trains, or goes on, and measures; a run that is done is read."""
-    done = output / "result.json"
-    if not done.exists():
-        trainer = Trainer(recipe(changes, tokens, shared), output)
-        trainer.run()
-        if trainer.stopped_by is not None:
-            raise SystemExit(f"{output}: stopped; the same command goes on")
-        bits = trainer.bits_per_byte(VALIDATION_CONTEXT)["validation_bits_per_byte"]
-        progress = trainer.progress
-        result = {"tokens": progress.tokens, "seconds": progress.seconds, "bits_per_byte": bits}
-        done.write_text(json.dumps(result))
-    result = json.loads(done.read_text())
-    print(f"{output.name:34} {result}", flush=True)
-    return result
+        yield f"without {lever}", changes, int(budget * LEVER_SHARE)
 
 
 def recipe(changes: dict[str, Any], tokens: int, shared: dict[str, str]) -> Recipe:
@@ -137,7 +113,7 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def summary(results: dict[str, dict]) -> str:
+def summary(results: dict[str, Result]) -> str:
     """The baseline, and how much of its tokens and seconds each other needs or misses."""
     name, best = next(item for item in results.items() if item[0].startswith("baseline"))
     ours = [r for name, r in results.items() if name.startswith("ours")]
@@ -149,14 +125,14 @@ def summary(results: dict[str, dict]) -> str:
         lines.append(f"ours: {_bits(result):.4f} after {shares}")
     if (share := share_to(_bits(best), ours)) is not None:
         lines.append(f"ours reaches it with {share / best['tokens']:.3f} of its tokens")
-    half = ours[-1]
+    whole = results[f"ours {LEVER_SHARE:g}"]
     for name, result in results.items():
         if name.startswith("without"):
-            lines.append(f"{name}: {_bits(result) - _bits(half):+.4f} at half of its tokens")
+            lines.append(f"{name}: {_bits(result) - _bits(whole):+.4f} at {LEVER_SHARE:g} of them")
     return "\n".join(lines)
 
 
-def share_to(bits: float, runs: list[dict]) -> float | None:
+def share_to(bits: float, runs: list[Result]) -> float | None:
     """Tokens at which runs of rising length reach ``bits``, between two of them; None: not."""
     for shorter, longer in pairwise(runs):
         if _bits(longer) <= bits <= _bits(shorter):
@@ -167,7 +143,7 @@ def share_to(bits: float, runs: list[dict]) -> float | None:
     return None
 
 
-def _bits(result: dict) -> float:
+def _bits(result: Result) -> float:
     return result["bits_per_byte"]
 
 

@@ -1,6 +1,9 @@
 """Toy documents, a toy vocabulary and their token shards: a training run in a second."""
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -72,3 +75,10 @@ def toy_recipe(toy_recipe_text: str, tmp_path: Path) -> Path:
     path = tmp_path / "toy.toml"
     path.write_text(toy_recipe_text, encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """A script of benchmarks/training as a module, by its name."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks" / "training")
+    return importlib.import_module

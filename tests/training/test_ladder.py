@@ -1,24 +1,17 @@
-"""The scaling ladder's rungs and its arithmetic; no training."""
+"""The scaling ladder's rungs and its arithmetic; a run that benchmarks measure."""
 
-import importlib.util
 import math
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from tinystarcoder.training.plan import hardware, plan
+from tinystarcoder.training.recipe import Recipe
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "training" / "ladder.py"
 
-
-@pytest.fixture(scope="module")
-def ladder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ladder", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def ladder(benchmark) -> ModuleType:
+    return benchmark("ladder")
 
 
 def test_the_rungs_take_the_same_compute(ladder):
@@ -45,3 +38,16 @@ def test_the_plot_shows_every_rung(ladder):
     svg = ladder.plot({6e13: rungs(lambda n: 9 - math.log(n))})
     assert svg.count("<circle") == 4
     assert all(name in svg for name in ("2.0M", "16.0M", "6e+13 FLOPs"))
+
+
+def test_a_run_is_measured_once(benchmark, toy_recipe, tmp_path, monkeypatch):
+    comparison = benchmark("comparison")
+    monkeypatch.setattr(comparison, "VALIDATION_CONTEXT", 64)
+    recipe = Recipe.read(toy_recipe)
+    found = comparison.measure(recipe, tmp_path / "run")
+    assert found["tokens"] == recipe.total_tokens()
+    assert found["flops"] == plan(recipe, hardware("cpu-amx")).flops
+    assert 0 < found["bits_per_byte"] < 10
+    (tmp_path / "run" / "log.jsonl").unlink()
+    assert comparison.measure(recipe, tmp_path / "run") == found
+    assert not (tmp_path / "run" / "log.jsonl").exists()

@@ -1,6 +1,5 @@
 """Every recipe that ships, started for two steps; the large ones without memory or data."""
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,12 +108,8 @@ def test_the_recipe_fine_tunes_as_the_command_does():
     assert recipe.schedule.shape == "linear"
 
 
-def test_the_benchmarks_contenders_are_recipes_that_differ():
-    path = RECIPES.parent / "benchmarks" / "training" / "time_to_loss.py"
-    spec = importlib.util.spec_from_file_location("time_to_loss", path)
-    assert spec and spec.loader
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+def test_the_benchmarks_contenders_are_recipes_that_differ(benchmark):
+    benchmark = benchmark("time_to_loss")
     shared = dict.fromkeys(("data.train", "data.tokenizer", "data.validation"), "tokens")
     made = [
         (benchmark.recipe(changes, tokens, shared), tokens)

@@ -120,6 +120,12 @@ def test_validation_is_logged_when_it_is_due_left_to_right_and_middles_apart(toy
         assert [r["step"] for r in log_of(tmp_path / "run") if key in r] == [6, 12]
 
 
+def test_bits_per_byte_of_no_validation_data_is_one_clear_error(toy_recipe, tmp_path):
+    run = Trainer(Recipe.read(toy_recipe, {"data.validation": "''"}), tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"set data\.validation"):
+        run.bits_per_byte(32)
+
+
 def test_milestones_and_the_best_stay(toy_recipe, tmp_path, monkeypatch):
     losses = iter([3.0, 1.0, 2.0, 4.0])
     changes = {

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import TrainingError
 from ..model.gpt_bigcode import Block, GPTBigCode
 from ..tokenizer import Tokenizer
 from . import checkpoint, validation
@@ -239,8 +240,11 @@ class Trainer:
         """Of the weights that would be saved, on the first validation tokens.
 
         As :func:`tinystarcoder.training.validation.bits_per_byte` has it, in windows of
-        ``context`` tokens; every rank has to call it.
+        ``context`` tokens; every rank has to call it. Raises TrainingError for a recipe
+        without validation data.
         """
+        if not self.validation:
+            raise TrainingError("nothing to validate on: set data.validation to token shards")
         with self.average.in_place() if self.average else nullcontext():
             return validation.bits_per_byte(
                 self.compute,
