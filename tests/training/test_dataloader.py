@@ -140,9 +140,14 @@ def test_keeping_nothing_is_one_clear_error(make):
         make(keep=[Keep(path="", probability=0.0)])
 
 
-def test_the_next_block_is_another_only_from_inside_one():
-    assert Cursor().next_block() == Cursor()
-    assert Cursor(epoch=1, block=2, row=5).next_block() == Cursor(epoch=1, block=3)
+def test_a_block_planned_for_rows_of_another_length_is_left(make):
+    inside = Cursor(epoch=1, block=2, row=5, context=64)
+    assert inside.planned_for(64) == inside
+    assert inside.planned_for(32) == Cursor(epoch=1, block=3)
+    assert Cursor().planned_for(32) == Cursor()
+    cursor = take(make(), 3, context=32)[-1].cursor
+    left = take(make(), 5, cursor=cursor)
+    assert all(map(same, left, take(make(), 5, cursor=Cursor(cursor.epoch, cursor.block + 1))))
 
 
 def test_documents_are_numbered_by_piece_and_padding_apart(make):

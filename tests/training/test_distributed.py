@@ -1,6 +1,7 @@
 """Two ranks over gloo against one process: losses, weights, resume, and a rank that dies."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,15 @@ def test_a_rank_without_room_stops_all_and_leaves_the_last_checkpoint(toy_recipe
     said = failing(toy_recipe, tmp_path / "run", WAYS["fsdp"], FULL + MAIN)
     assert "No space left on device; earlier steps are intact" in said
     assert [path.name for path in checkpoint.steps_in(tmp_path / "run")] == ["step-000003"]
+
+
+@pytest.mark.full
+def test_a_lost_shard_is_one_clear_message_on_all_ranks(toy_recipe, toy_shards, tmp_path):
+    lost = shutil.copytree(toy_shards.folder, tmp_path / "lost")
+    next(lost.glob("tokens-*.bin")).unlink()
+    said = failing(toy_recipe, tmp_path / "run", {"data.train": str(lost)})
+    assert "missing; no token shards here" in said
+    assert "run_setup.py" not in said  # torchrun's own traceback is there, none of ours.
 
 
 @pytest.mark.full

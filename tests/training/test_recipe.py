@@ -20,7 +20,7 @@ def test_a_recipe_is_read_whole(toy_recipe):
 def test_paths_are_relative_to_the_recipe(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text(
-        "name='r'\nphases=[{until=1.0, context=8, rows=1}]\n[schedule]\nsteps=1\n"
+        "name='r'\nphases=[{until=1.0, context=16, rows=1}]\n[schedule]\nsteps=1\n"
         "[data]\ntrain='tokens'\ntokenizer='~/t'\n"
     )
     recipe = Recipe.read(path)
@@ -62,17 +62,23 @@ def test_a_phase_lasts_until_its_share_of_the_steps(toy_recipe):
         ("schedule.steps", "true", "schedule.steps must be of type int"),
         ("schedule.shape", "square", "schedule.shape must be one of cosine, linear, wsd"),
         ("schedule.warm", "3", "unknown field schedule.warm"),
-        ("schedule.decay", "1.5", "schedule.decay must lie in 0..1"),
-        ("data.fim_rate", "-0.1", "data.fim_rate must lie in 0..1"),
+        ("schedule.decay", "1.5", "schedule.decay must be in 0..1"),
+        ("data.fim_rate", "-0.1", "data.fim_rate must be in 0..1"),
         ("data.keep", "[{path='x'}]", r"data.keep\[0\].probability is missing"),
         ("data.keep", "[{path='(', probability=1.0}]", "not a regular expression"),
         ("model.preset", "huge", "model.preset 'huge' is none of"),
         ("model.overrides.n_head", "5", "not a multiple of n_head 5"),
         ("model.overrides.depth", "5", "model.overrides"),
         ("phases", "[]", "at least one"),
-        ("phases", "[{until=0.5, context=8, rows=1}]", "end at 1"),
-        ("phases", "[{until=1.0, context=65, rows=1}]", r"context 65 is not in 8\.\.64"),
-        ("phases", "[{until=1.0, context=8, rows=0}]", "rows must be at least 1"),
+        ("phases", "[{until=0.5, context=16, rows=1}]", "end at 1"),
+        ("phases", "[{until=1.0, context=65, rows=1}]", "65 is more than the model's 64 positions"),
+        ("phases", "[{until=1.0, context=8, rows=1}]", r"\[0\].context must be at least 16"),
+        ("phases", "[{until=1.0, context=16, rows=0}]", "rows must be at least 1"),
+        ("phases", "[{until=1.0, context=16, rows=1, micro_rows=-1}]", "micro_rows must be at"),
+        ("seed", "-1", "seed must be at least 0"),
+        ("hardware.threads", "-1", "hardware.threads must be at least 0"),
+        ("optimizer.spike", "-1", "optimizer.spike must be at least 0"),
+        ("optimizer.lr", "nan", "optimizer.lr must be at least 0, not nan"),
         ("phases", "3", "phases must be a list"),
         ("checkpoint.keep", "0", "checkpoint.keep must be at least 1"),
         ("name.first", "1", "name is not a table"),

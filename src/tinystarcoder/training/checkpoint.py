@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -67,7 +68,9 @@ class Progress:
     validation: float | None = None
     """The loss on held-out documents, if measured at this step, in bits per byte."""
     best: float | None = None
-    """The lowest of these so far."""
+    """The lowest of these so far, over windows of the last ones' length."""
+    validation_context: int = 0
+    """The length of those windows."""
 
 
 def save_step(
@@ -243,13 +246,23 @@ def prune(output: Path, recipe: CheckpointRecipe) -> None:
     """Removes all but the newest checkpoints, the milestones and, if kept, the best."""
     found = steps_in(output)
     kept = {*found[-recipe.keep :], *(path for path in found if _step(path) in recipe.milestones)}
-    if recipe.keep_best:
-        measured = {path: read_state(path)[0].validation for path in found}
-        losses = {path: loss for path, loss in measured.items() if loss is not None}
-        kept |= {min(losses, key=losses.__getitem__)} if losses else set()
+    if recipe.keep_best and (best := _best(found)):
+        kept.add(best)
     for path in found:
         if path not in kept:
             _remove(path)
+
+
+def _best(found: list[Path]) -> Path | None:
+    """The one of the lowest loss, of those measured over windows as long as the newest's."""
+    measured: list[tuple[int, float, Path]] = []
+    for path in found:
+        with suppress(TrainingError):  # An old one that is damaged ends no run.
+            progress, _ = read_state(path)
+            if progress.validation is not None:
+                measured.append((progress.validation_context, progress.validation, path))
+    alike = [(loss, path) for context, loss, path in measured if context == measured[-1][0]]
+    return min(alike)[1] if alike else None
 
 
 def remove_remains(output: Path) -> None:
@@ -278,7 +291,7 @@ def read_state(folder: Path) -> tuple[Progress, dict[str, Any]]:
     path = folder / STATE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        found = {f.name: state[f.name] for f in fields(Progress)}
+        found = {f.name: state[f.name] for f in fields(Progress) if f.name in state}
         found |= {"cursor": Cursor(**state["cursor"]), "norms": tuple(state["norms"])}
         sizes, progress = dict(state["files"]), Progress(**found)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -48,15 +48,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where the next row comes from."""
+    """Where the next row comes from, inside a block that was planned as rows of ``context``."""
 
     epoch: int = 0
     block: int = 0
     row: int = 0
+    context: int = 0
 
-    def next_block(self) -> "Cursor":
-        """Past the rows of a block that were planned for another context."""
-        return Cursor(self.epoch, self.block + 1) if self.row else self
+    def planned_for(self, context: int) -> "Cursor":
+        """The same, or the next block, where this one's rows are of another context."""
+        if not self.row or self.context == context:
+            return self
+        return Cursor(self.epoch, self.block + 1)
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ class Dataloader:
 
     def _rows(self, cursor: Cursor, context: int) -> Iterator[tuple[int, Row, Cursor]]:
         """Planned rows with their epoch and the cursor after each."""
+        cursor = cursor.planned_for(context)
         epoch, block, start = cursor.epoch, cursor.block, cursor.row
         while True:
             lengths = self._lengths
@@ -161,7 +165,7 @@ class Dataloader:
                     [self.seed, epoch, index],
                 )
                 for number in range(start, len(rows)):
-                    yield epoch, rows[number], Cursor(epoch, index, number + 1)
+                    yield epoch, rows[number], Cursor(epoch, index, number + 1, context)
                 start = 0
             epoch, block = epoch + 1, 0
 

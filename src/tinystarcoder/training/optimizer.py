@@ -175,12 +175,12 @@ def set_lr(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
 
 
 def clip_gradients(model: nn.Module, limit: float) -> float:
-    """Scales gradients to a norm of at most ``limit``; returns the norm before."""
+    """Scales gradients to a norm of at most ``limit`` (0: any); returns the norm before."""
     parameters = list(model.parameters())
     gradients = [p.grad for p in parameters if p.grad is not None]
     total = torch.nn.utils.get_total_norm(gradients)
     norm = float(whole(total))
-    if norm > limit:
+    if limit and norm > limit:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, total)
     return norm
 

@@ -5,9 +5,8 @@ No torch, no device and no data: arithmetic on the recipe alone. The time of a t
     products / (peak · share) + attention / (peak · share) + activations' bytes / bandwidth
 
 and a step adds the optimizer's products and bytes, and on a GPU what starting its kernels
-costs. The rank with the most rows sets the pace. FLOPs are those that
-are executed: attention is causal, so a token sees half of its row on average; what
-activation checkpointing computes again is not counted (so MFU, not HFU).
+costs. FLOPs are those that are executed: attention is causal, so a token sees half of its
+row on average; what activation checkpointing computes again is not counted (so MFU, not HFU).
 
 What it gives up: communication counts as hidden behind computation and the data loader as
 free; memory is without the allocator's fragments and the compiler's savings; a device's
@@ -197,7 +196,8 @@ def activation_bytes(config: ModelConfig) -> int:
 
 
 def plan(recipe: Recipe, on: Hardware) -> Plan:
-    """Everything about ``recipe`` on that hardware."""
+    """Everything about ``recipe`` on that hardware. Raises RecipeError where it cannot start."""
+    recipe.check_ranks(on.ranks)
     config = recipe.model_config()
     phases = tuple(_plan_phase(recipe, config, *part, on) for part in _phase_steps(recipe))
     tokens = recipe.total_tokens()
@@ -224,7 +224,7 @@ def _phase_steps(recipe: Recipe) -> Iterator[tuple[Phase, int]]:
 def _plan_phase(
     recipe: Recipe, config: ModelConfig, phase: Phase, steps: int, on: Hardware
 ) -> PhasePlan:
-    rows = -(-phase.rows // on.ranks)
+    rows = phase.rows // on.ranks
     micro_rows = min(phase.micro_rows or rows, rows)
     seconds = _rank_seconds(recipe, config, rows * phase.context, phase.context, on)
     seconds += -(-rows // micro_rows) * config.n_layer * on.device.launch

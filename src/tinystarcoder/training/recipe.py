@@ -4,16 +4,38 @@ Every field has one place and one meaning; an unknown or impossible one is an
 error that names it. Paths are relative to the recipe's own folder.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import RecipeError, TinyStarcoderError
 from ..model.config import PRESETS, ModelConfig
 from .schedule import Shape, lr_factor
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number of a recipe may be, both ends included."""
+
+    least: float
+    most: float = math.inf
+
+    def __str__(self) -> str:
+        return (
+            f"at least {self.least}" if self.most == math.inf else f"in {self.least}..{self.most}"
+        )
+
+
+Natural = Annotated[int, Range(0)]
+Positive = Annotated[int, Range(1)]
+# The sentinels of fill-in-the-middle must leave room in a row.
+Context = Annotated[int, Range(16)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -27,9 +49,9 @@ class ModelRecipe:
     preset: str = "nano"
     weights: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
-    init_std: float = 0.02
+    init_std: NonNegative = 0.02
     zero_output: bool = True
-    dropout: float = 0.0
+    dropout: Fraction = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +59,7 @@ class Keep:
     """Documents whose ``package/path`` matches the pattern stay with this probability."""
 
     path: str
-    probability: float
+    probability: Fraction
 
 
 @dataclass(frozen=True)
@@ -67,13 +89,13 @@ class DataRecipe:
     mixture: list[Source] = field(default_factory=list)
     validation: str = ""
     document_mask: bool = False
-    fim_rate: float = 0.5
-    spm_rate: float = 0.5
-    line_rate: float = 0.0
-    metadata_rate: float = 0.0
+    fim_rate: Fraction = 0.5
+    spm_rate: Fraction = 0.5
+    line_rate: Fraction = 0.0
+    metadata_rate: Fraction = 0.0
     keep: list[Keep] = field(default_factory=list)
-    package_tokens: int = 0
-    quality_power: float = 0.0
+    package_tokens: Natural = 0
+    quality_power: NonNegative = 0.0
 
     @property
     def sources(self) -> list[Source]:
@@ -91,28 +113,28 @@ class OptimizerRecipe:
     """
 
     kind: Literal["muon", "adamw"] = "muon"
-    lr: float = 6e-3
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    muon_lr: float = 0.02
-    muon_momentum: float = 0.95
-    muon_weight_decay: float = 0.01
-    clip: float = 1.0
-    ema: float = 0.0
-    spike: float = 10.0
+    lr: NonNegative = 6e-3
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.95
+    epsilon: NonNegative = 1e-8
+    weight_decay: NonNegative = 0.0
+    muon_lr: NonNegative = 0.02
+    muon_momentum: Fraction = 0.95
+    muon_weight_decay: NonNegative = 0.01
+    clip: NonNegative = 1.0
+    ema: Fraction = 0.0
+    spike: NonNegative = 10.0
 
 
 @dataclass(frozen=True)
 class ScheduleRecipe:
     """Steps, and the learning rate over them."""
 
-    steps: int
+    steps: Positive
     shape: Shape = "wsd"
-    warmup: int = 50
-    floor: float = 0.0
-    decay: float = 0.5
+    warmup: Natural = 50
+    floor: Fraction = 0.0
+    decay: Fraction = 0.5
 
     def factor(self, step: int) -> float:
         """The factor of the peak rates for optimizer step ``step``, from 0."""
@@ -130,18 +152,18 @@ class ScheduleRecipe:
 class Phase:
     """A stretch of the run, up to a share of its steps: rows a step and tokens a row."""
 
-    until: float
-    context: int
-    rows: int
-    micro_rows: int = 0  # rows that a rank holds in memory at once; 0: all of its share
+    until: Fraction
+    context: Context
+    rows: Positive
+    micro_rows: Natural = 0  # rows that a rank holds in memory at once; 0: all of its share
 
 
 @dataclass(frozen=True)
 class ValidationRecipe:
     """Every so many steps (0: never), on at most so many tokens."""
 
-    every: int = 0
-    tokens: int = 50_000
+    every: Natural = 0
+    tokens: Positive = 50_000
 
 
 @dataclass(frozen=True)
@@ -153,10 +175,10 @@ class CheckpointRecipe:
     one before the rate falls, from where other lengths of the fall can be tried.
     """
 
-    every: int = 200
-    keep: int = 2
+    every: Positive = 200
+    keep: Positive = 2
     keep_best: bool = False
-    milestones: list[int] = field(default_factory=list)
+    milestones: list[Positive] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -172,7 +194,7 @@ class HardwareRecipe:
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     activation_checkpointing: bool = False
     compile: bool = True
-    threads: int = 0
+    threads: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -183,7 +205,7 @@ class Recipe:
     data: DataRecipe
     schedule: ScheduleRecipe
     phases: list[Phase]
-    seed: int = 0
+    seed: Natural = 0
     model: ModelRecipe = ModelRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     validation: ValidationRecipe = ValidationRecipe()
@@ -238,13 +260,23 @@ class Recipe:
         phases = (self.phase_at(step) for step in range(self.schedule.steps))
         return sum(phase.rows * phase.context for phase in phases)
 
+    def check_ranks(self, ranks: int) -> None:
+        """Raises RecipeError where a step's rows do not spread evenly over ``ranks``."""
+        for number, phase in enumerate(self.phases):
+            if phase.rows % ranks:
+                raise RecipeError(
+                    f"phases[{number}].rows {phase.rows} do not spread over {ranks} ranks: "
+                    f"choose a multiple of {ranks}"
+                )
+
     def _check(self) -> None:
-        if self.model.preset not in PRESETS:
-            raise RecipeError(f"model.preset {self.model.preset!r} is none of {list(PRESETS)}")
-        try:
-            config = self.model_config()
-        except (TypeError, TinyStarcoderError) as error:
-            raise RecipeError(f"model.overrides: {error}") from error
+        """What no field's type says alone."""
+        config = self._checked_config()
+        if bool(self.data.train) == bool(self.data.mixture):
+            raise RecipeError("data: give either train or mixture")
+        for source in self.data.mixture:
+            if not source.weight > 0:
+                raise RecipeError(f"data.mixture {source.path!r}: weight must be above 0")
         for rule in self.data.keep:
             try:
                 re.compile(rule.path)
@@ -252,44 +284,25 @@ class Recipe:
                 raise RecipeError(
                     f"data.keep: {rule.path!r} is not a regular expression: {error}"
                 ) from error
-        if bool(self.data.train) == bool(self.data.mixture):
-            raise RecipeError("data: give either train or mixture")
         if not self.phases:
             raise RecipeError("phases: at least one is needed")
         ends = [phase.until for phase in self.phases]
         if ends != sorted(ends) or ends[-1] != 1:
             raise RecipeError("phases: 'until' must rise, and end at 1")
         for number, phase in enumerate(self.phases):
-            if not 8 <= phase.context <= config.n_positions:
+            if phase.context > config.n_positions:
                 raise RecipeError(
-                    f"phases[{number}].context {phase.context} is not in 8..{config.n_positions}"
+                    f"phases[{number}].context {phase.context} is more than the model's "
+                    f"{config.n_positions} positions"
                 )
-            if phase.rows < 1 or phase.micro_rows < 0:
-                raise RecipeError(f"phases[{number}].rows must be at least 1")
-        for where, value in (
-            ("data.fim_rate", self.data.fim_rate),
-            ("data.spm_rate", self.data.spm_rate),
-            ("data.line_rate", self.data.line_rate),
-            ("data.metadata_rate", self.data.metadata_rate),
-            ("schedule.floor", self.schedule.floor),
-            ("schedule.decay", self.schedule.decay),
-            ("optimizer.ema", self.optimizer.ema),
-            *((f"data.keep {keep.path!r}", keep.probability) for keep in self.data.keep),
-        ):
-            if not 0 <= value <= 1:
-                raise RecipeError(f"{where} must lie in 0..1, not {value}")
-        for source in self.data.mixture:
-            if not source.weight > 0:
-                raise RecipeError(f"data.mixture {source.path!r}: weight must be above 0")
-        for where, count, least in (
-            ("data.package_tokens", self.data.package_tokens, 0),
-            ("schedule.steps", self.schedule.steps, 1),
-            ("schedule.warmup", self.schedule.warmup, 0),
-            ("checkpoint.every", self.checkpoint.every, 1),
-            ("checkpoint.keep", self.checkpoint.keep, 1),
-        ):
-            if count < least:
-                raise RecipeError(f"{where} must be at least {least}, not {count}")
+
+    def _checked_config(self) -> ModelConfig:
+        if self.model.preset not in PRESETS:
+            raise RecipeError(f"model.preset {self.model.preset!r} is none of {list(PRESETS)}")
+        try:
+            return self.model_config()
+        except (TypeError, TinyStarcoderError) as error:
+            raise RecipeError(f"model.overrides: {error}") from error
 
     def _resolved(self, folder: Path) -> "Recipe":
         def resolve(path: str) -> str:
@@ -321,10 +334,10 @@ def _override(values: dict[str, Any], name: str, text: str) -> None:
 
 
 def _build(cls: Any, values: Any, where: str) -> Any:
-    """A dataclass from a parsed table, every type checked."""
+    """A dataclass from a parsed table, every type and range checked."""
     if not isinstance(values, dict):
         raise RecipeError(f"{where} must be a table")
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     prefix = f"{where}." if where else ""
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -340,6 +353,11 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind):
         return _build(kind, value, where)
     origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        number, limits = _convert(args[0], value, where), args[1]
+        if not limits.least <= number <= limits.most:
+            raise RecipeError(f"{where} must be {limits}, not {number}")
+        return number
     if origin is Literal:
         if value not in args:
             raise RecipeError(f"{where} must be one of {', '.join(args)}, not {value!r}")

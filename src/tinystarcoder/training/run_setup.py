@@ -1,7 +1,7 @@
 """What a run opens, begins from and is checked for, before its first step."""
 
-import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from .recipe import Recipe
 
 # What may change when a run goes on: its length, and what it is watched by and runs on.
 _FREE = ("schedule", "checkpoint", "validation", "hardware", "phases")
+
+# Of a config.json, what says nothing of how weights compute.
+_NO_ARCHITECTURE = ("attn_pdrop", "embd_pdrop", "resid_pdrop", "initializer_range")
 
 
 def open_sources(
@@ -82,10 +85,13 @@ def weights_to_begin(recipe: Recipe, model: GPTBigCode) -> Iterator[tuple[str, T
         )
         return
     stored = Checkpoint.open(begin.weights)
-    if stored.config.shapes() != model.config.shapes():
+    theirs, ours = asdict(stored.config), asdict(model.config)
+    differ = [name for name in ours if name not in _NO_ARCHITECTURE and theirs[name] != ours[name]]
+    if differ:
         raise TrainingError(
-            f"{begin.weights}: another architecture than the recipe's [model]; "
-            "set model.preset and model.overrides to those of its config.json"
+            f"{begin.weights}: another architecture than the recipe's [model] "
+            f"({', '.join(differ)}); set model.preset and model.overrides to those of its "
+            "config.json"
         )
     yield from read_weights(stored)
 
@@ -106,12 +112,7 @@ def check_run(
                 f"{shards.folder}: written with {shards.vocab_size} ids, the tokenizer has "
                 f"{tokenizer.vocab_size}: run 'tinystarcoder corpus tokenize' with this tokenizer"
             )
-    for number, phase in enumerate(recipe.phases):
-        if phase.rows % world.size:
-            raise TrainingError(
-                f"phases[{number}].rows {phase.rows} do not spread over {world.size} ranks: "
-                f"choose a multiple of {world.size}"
-            )
+    recipe.check_ranks(world.size)
     if recipe.data.document_mask and recipe.model.dropout and world.device.type == "cuda":
         raise TrainingError(
             "data.document_mask: attention by document on a GPU has no dropout; "
@@ -120,18 +121,35 @@ def check_run(
 
 
 def check_resumed(
-    folder: Path, state: dict[str, Any], recipe: Recipe, train: Sequence[TokenShards]
+    folder: Path,
+    state: dict[str, Any],
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    train: Sequence[TokenShards],
 ) -> None:
     """A run goes on by its own recipe, but for what is in _FREE, and on its own data."""
-    new, old = json.loads(json.dumps(recipe.to_dict())), state["recipe"]
+    # A field that came after the checkpoint has its default there.
+    old, new = (vars(_elsewhere(r)) for r in (Recipe.from_dict(state["recipe"]), recipe))
     for key in new:
-        if key not in _FREE and new[key] != old.get(key):
+        if key not in _FREE and new[key] != old[key]:
             raise TrainingError(
                 f"{folder} was trained by another recipe ([{key}] differs): "
                 "choose another --output, or go on with the old recipe"
             )
+    if Tokenizer.from_folder(folder).vocabulary != tokenizer.vocabulary:
+        raise TrainingError(
+            f"{folder} was trained with another tokenizer than data.tokenizer names now: "
+            "bring it back, or choose another --output"
+        )
     if state["data"] != [shards.fingerprint for shards in train]:
         raise TrainingError(
             f"{folder} was trained on other token shards than those that data.train names "
             "now: bring them back, or choose another --output"
         )
+
+
+def _elsewhere(recipe: Recipe) -> Recipe:
+    """The same without its places: data may move, and what it holds is checked by itself."""
+    mixture = [replace(part, path="") for part in recipe.data.mixture]
+    data = replace(recipe.data, mixture=mixture, train="", tokenizer="", validation="")
+    return replace(recipe, data=data)

@@ -60,6 +60,12 @@ class Trainer:
         self.world = World.join()
         self.dtype = dtype_for(recipe.hardware.precision, self.world.device)
         self.tokenizer = Tokenizer.from_folder(Path(recipe.data.tokenizer))
+        with self.world.lost_ranks():
+            self._begin()
+
+    def _begin(self) -> None:
+        """Opens the data, builds the model, and goes on from a checkpoint if there is one."""
+        recipe, output = self.recipe, self.output
         self.train, self.validation = open_sources(recipe, output, self.tokenizer, self.world)
         check_run(recipe, self.tokenizer, [*self.train, *self.validation], self.world)
         weights = [source.weight for source in recipe.data.sources]
@@ -80,6 +86,7 @@ class Trainer:
         """Trains to the recipe's last step, or a signal; returns the last checkpoint's folder."""
         if self.world.device.type == "cpu":
             keep_freed_memory()
+        peak_flops(str(self.world.device), self.dtype)  # Measured before anything else computes.
         saved: Path | None = None
         with (
             self.log,
@@ -119,10 +126,13 @@ class Trainer:
                 block.compile(dynamic=False)
         parallel = choose_parallel(recipe.hardware.parallel, self.model, world)
         self.compute = place(loss, weights_to_begin(recipe, self.model), world, parallel)
-        self.optimizers = build_optimizers(self.model, recipe.optimizer, world)
+        self.optimizers = self._build_optimizers()
         ema = recipe.optimizer.ema
         self.average = WeightAverage(self.model, ema) if ema else None
         self._tensors = checkpoint.resume_tensors(self.model, self.optimizers, self.average)
+
+    def _build_optimizers(self) -> list[torch.optim.Optimizer]:
+        return build_optimizers(self.model, self.recipe.optimizer, self.world)
 
     def _batches(self) -> Iterator[tuple[Phase, Batch]]:
         """One batch a step, from where the run stands to the recipe's end."""
@@ -131,9 +141,6 @@ class Trainer:
         for step in range(self.progress.step, recipe.schedule.steps):
             phase = recipe.phase_at(step)
             if phase != current:
-                # The present block's rows were planned for the phase before.
-                if step and recipe.phase_at(step - 1) != phase:
-                    cursor = cursor.next_block()
                 batches, current = self.loader.batches(cursor, phase.context, phase.rows), phase
             batch = next(batches)
             cursor = batch.cursor
@@ -233,8 +240,11 @@ class Trainer:
     def _save_due(self) -> bool:
         recipe, progress = self.recipe.checkpoint, self.progress
         is_best = progress.validation is not None and progress.validation == progress.best
-        milestone = progress.step in recipe.milestones
-        return self._due(recipe.every) or milestone or (recipe.keep_best and is_best)
+        asked = progress.step in (*recipe.milestones, self.recipe.schedule.steps)
+        # Unasked, no weights that a spike may have harmed take the place of good ones.
+        return asked or (
+            not progress.spikes and (self._due(recipe.every) or (recipe.keep_best and is_best))
+        )
 
     def bits_per_byte(self, context: int, *, middles: bool = False) -> dict[str, float]:
         """Of the weights that would be saved, on the first validation tokens.
@@ -260,8 +270,12 @@ class Trainer:
         context = min(phase.context, 1024)
         found = self.bits_per_byte(context, middles=bool(self.recipe.data.fim_rate))
         loss = found["validation_bits_per_byte"]
-        best = min(loss, self.progress.best or math.inf)
-        self.progress = replace(self.progress, validation=loss, best=best)
+        # Losses over windows of another length are no ones to compare with.
+        before = self.progress.best if self.progress.validation_context == context else None
+        best = loss if before is None else min(loss, before)
+        self.progress = replace(
+            self.progress, validation=loss, best=best, validation_context=context
+        )
         return found
 
     def _save(self) -> Path:
@@ -293,6 +307,6 @@ class Trainer:
         found = checkpoint.steps_in(self.output)
         if found:
             self.progress, state = checkpoint.read_state(found[-1])
-            check_resumed(found[-1], state, self.recipe, self.train)
+            check_resumed(found[-1], state, self.recipe, self.tokenizer, self.train)
             checkpoint.load_step(found[-1], self.model, self._tensors, self.average, self.world)
         self.log.cut(self.progress.step)
