@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tinystarcoder.training import loss as module
 from tinystarcoder.training.loss import IGNORED, cross_entropy_sum, linear_cross_entropy
@@ -15,6 +16,30 @@ def problem(monkeypatch):
     targets = torch.randint(0, 50, (30,), generator=generator)
     targets[[3, 29]] = IGNORED
     return x, weight, targets
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that anything computes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return made
+
+
+def test_logits_never_stand_whole(problem):
+    x, weight, targets = problem
+    with Largest() as largest:
+        linear_cross_entropy(x, weight, targets, torch.float32, compiled=False).backward()
+        cross_entropy_sum(x, weight, targets)
+    assert largest.numbers == weight.numel() < len(x) * len(weight)
+    with Largest() as plain:
+        F.cross_entropy(x @ weight.t(), targets, ignore_index=IGNORED)
+    assert plain.numbers == len(x) * len(weight)
 
 
 def test_loss_and_gradients_equal_the_plain_ones(problem):

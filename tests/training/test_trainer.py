@@ -85,6 +85,20 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_ran_through(
     assert timeless(tmp_path / "through") == timeless(tmp_path / "stopped")
 
 
+@pytest.mark.full
+def test_a_compiled_run_goes_on_bit_for_bit(toy_recipe, tmp_path, monkeypatch):
+    """As recipes are by default; rows of 512, whose attention's backward pass is by hand."""
+    changes = {"hardware.compile": "true", "model.overrides.n_positions": "512"}
+    changes |= {"phases": "[{until=1.0, context=512, rows=2}]", "schedule.steps": "8"}
+    recipe = Recipe.read(toy_recipe, changes)
+    through = Trainer(recipe, tmp_path / "through").run()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 5)
+        Trainer(recipe, tmp_path / "stopped").run()
+    assert_same_weights(through, Trainer(recipe, tmp_path / "stopped").run())
+    assert timeless(tmp_path / "through") == timeless(tmp_path / "stopped")
+
+
 def test_a_run_begins_from_the_weights_of_another(toy_recipe, tmp_path):
     first = Trainer(Recipe.read(toy_recipe), tmp_path / "first").run()
     recipe = Recipe.read(toy_recipe, {"model.weights": str(first)})

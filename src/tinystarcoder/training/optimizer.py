@@ -27,7 +27,7 @@ from .recipe import OptimizerRecipe
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 
-# Numbers of matrices that stand whole at a time: 128 MB in bfloat16.
+# Numbers of matrices that stand whole at a time: 128 MB in bfloat16, or one of each rank.
 _WHOLE = 1 << 26
 
 
