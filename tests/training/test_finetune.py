@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from transformers import AutoModelForCausalLM
 
 from tinystarcoder.corpus.document import Document
 from tinystarcoder.errors import TrainingError
+from tinystarcoder.model import checkpoint as folders
 from tinystarcoder.model.checkpoint import Checkpoint
 from tinystarcoder.tokenizer import Tokenizer
+from tinystarcoder.training import checkpoint
 from tinystarcoder.training import finetune as tuning
-from tinystarcoder.training.finetune import Options, finetune, split
+from tinystarcoder.training.finetune import Options, StoppedError, finetune, split
 from tinystarcoder.training.recipe import Recipe
 from tinystarcoder.training.trainer import Trainer
 
@@ -59,6 +62,8 @@ def test_held_out_files_are_predicted_better(eager, base, source, tmp_path, lora
     facts = json.loads((output / "finetune.json").read_text())
     assert facts["before"] == result.before
     assert facts["held_out_files"] == list(result.held_out_files)
+    assert facts["versions"] == checkpoint.versions()
+    assert len(facts["data"]) == 1
     card = (output / "MODEL_CARD.md").read_text()
     assert "license: mit" in card
     assert f"| after | {result.after:.4f} |" in card
@@ -66,6 +71,7 @@ def test_held_out_files_are_predicted_better(eager, base, source, tmp_path, lora
         *("config.json", "generation_config.json", "model.safetensors", "log.jsonl"),
         *("tokenizer.json", "tokenizer_config.json", "finetune.json", "MODEL_CARD.md"),
     }
+    assert not output.with_name("tuned.partial").exists()
     tuned = Checkpoint.open(output)
     changed = [n for n in tuned.names if not np.array_equal(tuned.tensor(n), before[n])]
     # Adapters stand beside the blocks' matrices alone.
@@ -97,27 +103,99 @@ def assert_written_as_measured(folder: Path, source: Path, result: tuning.Result
     assert bits == pytest.approx(result.after, rel=0.02)
 
 
-def test_a_stopped_fine_tune_goes_on(eager, base, source, tmp_path, monkeypatch):
-    through = finetune(source, base, tmp_path / "through", Options(epochs=2))
-    step = Trainer._step
+@pytest.fixture
+def stop_once(monkeypatch) -> None:
+    """The first run in the folder "stopped" gets a SIGTERM at its sixth step."""
+    step, came = Trainer._step, []
 
     def interrupted(self, batch, phase):
-        if self.progress.step == 5 and self.output.parent.name == "stopped":
-            os.kill(os.getpid(), signal.SIGTERM)
+        if self.progress.step == 5 and self.output.name == "stopped.partial" and not came:
+            came.append(os.kill(os.getpid(), signal.SIGTERM))
         return step(self, batch, phase)
 
     monkeypatch.setattr(Trainer, "_step", interrupted)
-    with pytest.raises(TrainingError, match="the same command goes on"):
+
+
+def test_a_stopped_fine_tune_goes_on(eager, base, source, tmp_path, stop_once):
+    through = finetune(source, base, tmp_path / "through", Options(epochs=2))
+    with pytest.raises(StoppedError, match="the same command goes on") as stopped:
         finetune(source, base, tmp_path / "stopped", Options(epochs=2))
+    assert stopped.value.signal == signal.SIGTERM
+    assert not (tmp_path / "stopped").exists()
     resumed = finetune(source, base, tmp_path / "stopped", Options(epochs=2))
     assert (resumed.before, resumed.after) == (through.before, through.after)
-    one, other = Checkpoint.open(through.folder), Checkpoint.open(resumed.folder)
-    assert all(np.array_equal(one.tensor(name), other.tensor(name)) for name in one.names)
+    assert_same_weights(through.folder, resumed.folder)
 
 
-def test_a_model_is_not_overwritten(base, source):
+def assert_same_weights(folder: Path, other: Path) -> None:
+    one, two = Checkpoint.open(folder), Checkpoint.open(other)
+    assert all(np.array_equal(one.tensor(name), two.tensor(name)) for name in one.names)
+
+
+def test_one_with_adapters_says_that_it_begins_again(eager, base, source, tmp_path, stop_once):
+    pytest.importorskip("peft", reason="adapters need peft")
+    with pytest.raises(StoppedError, match="the same command begins again"):
+        finetune(source, base, tmp_path / "stopped", Options(epochs=2, lora=4))
+
+
+def test_one_that_is_not_the_begun_one_is_one_clear_error(eager, base, source, tmp_path, stop_once):
+    output = tmp_path / "stopped"
+    with pytest.raises(StoppedError):
+        finetune(source, base, output, Options(epochs=2))
+    with pytest.raises(TrainingError, match="begun with another --seed"):
+        finetune(source, base, output, Options(epochs=2, seed=1))
+    with pytest.raises(TrainingError, match="begun with another --model"):
+        finetune(source, shutil.copytree(base, tmp_path / "other"), output, Options(epochs=2))
+    edited = source / "part_3.py"
+    text = edited.read_text()
+    edited.write_text(text + "# One line more.\n")
+    with pytest.raises(TrainingError, match="begun with another state of the source's files"):
+        finetune(source, base, output, Options(epochs=2))
+    edited.write_text(text)
+    assert finetune(source, base, output, Options(epochs=2)).folder == output
+
+
+def test_one_killed_while_it_writes_the_model_goes_on(eager, base, source, tmp_path, monkeypatch):
+    output = tmp_path / "tuned"
+    write = folders.write
+
+    def killed(*arguments):
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(folders, "write", killed)
+        finetune(source, base, output, Options(epochs=1))
+    assert not output.exists()
+    result = finetune(source, base, output, Options(epochs=1))
+    facts = json.loads((output / "finetune.json").read_text())
+    assert (facts["before"], facts["after"]) == (result.before, result.after)
+    assert f"| before | {result.before:.4f} |" in (output / "MODEL_CARD.md").read_text()
+
+
+def test_adapters_leave_no_state_for_weights_that_stand_still(eager, base, source, tmp_path):
+    pytest.importorskip("peft", reason="adapters need peft")
+    recipe = tuning.prepare(
+        base, *split(tuning._documents(source), seed=0), tmp_path / "run", Options(lora=4)
+    )
+    tuner = tuning._Tuner(recipe, tmp_path / "run", lora=4)
+    assert not tuner._tensors
+    (group,) = [group for optimizer in tuner.optimizers for group in optimizer.param_groups]
+    names = {parameter: name for name, parameter in tuner.model.named_parameters()}
+    assert group["params"]
+    assert all("lora" in names[parameter] for parameter in group["params"])
+
+
+def test_a_folder_that_exists_is_not_written_to(base, source):
     with pytest.raises(TrainingError, match="choose another --output"):
         finetune(source, base, base, Options())
+
+
+def test_several_processes_are_one_clear_error(base, source, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="without torchrun"):
+        finetune(source, base, tmp_path / "tuned", Options())
+    assert not list(tmp_path.glob("tuned*"))
 
 
 def document(path: str, text: str) -> Document:

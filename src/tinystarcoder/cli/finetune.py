@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..pretrained import BUNDLED, locate
-from ..training.finetune import Options, finetune
+from ..training.finetune import Options, StoppedError, finetune
 from .info import license_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -33,12 +33,19 @@ def finetune_(
     """Adapt a model to a code base.
 
     A tenth of the files is held out; bits-per-byte on them is printed before and after.
-    A run of all weights that was stopped goes on with the same command.
+    SIGTERM or Ctrl-C ends a run after its step; the exit code is then 128 + the signal's
+    number (143, 130). The same command goes on with a run of all weights, and begins one
+    of adapters again.
     """
     base = locate(model)
     target = output or Path("finetuned") / source.resolve().name.split("-")[0]
     options = Options(epochs=epochs, lora=lora, seed=seed)
-    result = finetune(source, base, target, options, base_name=model, base_license=license_of(base))
+    license_ = license_of(base)
+    try:
+        result = finetune(source, base, target, options, base_name=model, base_license=license_)
+    except StoppedError as stopped:
+        typer.echo(stopped, err=True)
+        raise typer.Exit(128 + stopped.signal) from None
     held_out = len(result.held_out_files)
     typer.echo(f"held out: {held_out} files, {result.held_out_bytes:,} bytes")
     typer.echo(f"bits-per-byte: {result.before:.4f} before, {result.after:.4f} after")

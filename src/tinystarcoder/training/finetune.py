@@ -4,19 +4,22 @@
     base's weights ── a recipe of a few epochs, low rates, linear to zero ──> Trainer
     held-out bits-per-byte before and after ──> a Hugging Face folder with its card
 
-A fine-tune is an ordinary run, so a killed one of all weights goes on where it was. What
-it gives up: adapters are not in a checkpoint before they are merged, so such a run begins
-again; one process (for a cluster, train a recipe with model.weights); files that resemble
-each other may fall on both sides of the split, which flatters the figure.
+A fine-tune is an ordinary run in ``OUTPUT.partial``, so a killed one of all weights goes on
+where it was, and OUTPUT appears when it is whole. What it gives up: adapters are not in a
+checkpoint before they are merged, so such a run begins again; one process (for a cluster,
+train a recipe with model.weights); files that resemble each other may fall on both sides of
+the split, which flatters the figure.
 """
 
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,7 +27,7 @@ from ..corpus.document import Document
 from ..corpus.sources import open_package
 from ..corpus.token_shards import TokenShards, build_token_shards
 from ..errors import MissingExtraError, TrainingError
-from ..files import write_atomically
+from ..files import sync_folder, write_atomically
 from ..model import checkpoint as folders
 from ..model.checkpoint import Checkpoint
 from ..tokenizer import Tokenizer
@@ -53,6 +56,8 @@ _LORA_TARGETS = ["c_attn", "c_proj", "c_fc"]
 _STEPS_AN_EPOCH = 64  # At least, if there is a row for each.
 _MAX_ROWS = 4
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -76,6 +81,14 @@ class Result:
     after: float
 
 
+class StoppedError(TrainingError):
+    """A signal ended the run before there was a model; for the shell, 128 and its number."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 def finetune(
     source: Path,
     base: Path,
@@ -87,35 +100,36 @@ def finetune(
 ) -> Result:
     """Adapts the checkpoint in ``base`` to a folder, wheel or sdist; writes ``output``.
 
-    The base's name and license are for the card. Raises TrainingError where ``output`` is
-    a model already, or the source has no two files to tell apart.
+    The base's name and license are for the card. Raises StoppedError after SIGTERM or
+    Ctrl-C, and TrainingError where ``output`` exists, the source has no two files to tell
+    apart, or a run to go on with was begun from something else.
     """
-    if (output / folders.CONFIG).exists():
-        raise TrainingError(f"{output}: holds a model already; choose another --output")
+    _check_alone()
+    if output.exists():
+        raise TrainingError(f"{output}: exists; remove it or choose another --output")
+    run = output.parent / f"{output.name}.partial"
     training, held_out = split(_documents(source), options.seed)
-    recipe = prepare(base, training, held_out, output / "run", options)
-    trainer = _Tuner(recipe, output / "run", options.lora)
-    before = _once(output / "run" / "before.json", trainer.held_out)
-    trainer.run()
-    if trainer.stopped_by is not None:
-        raise TrainingError(f"{output}: stopped before the end; the same command goes on")
+    _check_begun(run, base, options.seed, [*training, *held_out])
+    tuner = _Tuner(prepare(base, training, held_out, run, options), run, options.lora)
+    before = _once(run / "before.json", tuner.held_out)
+    tuner.run()
+    if tuner.stopped_by is not None:
+        again = "begins again: adapters are not kept" if options.lora else "goes on"
+        message = f"{output}: stopped before the end; the same command {again}"
+        raise StoppedError(message, tuner.stopped_by)
     result = Result(
         folder=output,
         training_files=len(training),
-        training_tokens=trainer.progress.tokens,
+        training_tokens=tuner.progress.tokens,
         held_out_files=tuple(document.path for document in held_out),
         held_out_bytes=sum(len(document.text.encode()) for document in held_out),
         before=before,
-        after=trainer.held_out(),
+        after=tuner.held_out(),
     )
-    trainer.export(output)
-    facts = {**asdict(result), "folder": output.name, "lora": options.lora}
-    facts |= {"source": source.name, "recipe": recipe.to_dict()}
-    write_atomically(output / "finetune.json", (json.dumps(facts, indent=2) + "\n").encode())
-    card = _card(base_name or base.name, source, result, options, base_license)
-    write_atomically(output / "MODEL_CARD.md", card.encode())
-    (output / "run" / LOG).replace(output / LOG)
-    shutil.rmtree(output / "run")
+    named = {"folder": output.name, "source": source.name, "base": base_name or base.name}
+    facts = {**asdict(result), **asdict(options), **named, **tuner.facts()}
+    card = _card(named["base"], source, result, options, base_license)
+    _write(tuner, output, facts, card)
     return result
 
 
@@ -188,12 +202,18 @@ class _Tuner(Trainer):
     def __init__(self, recipe: Recipe, output: Path, lora: int) -> None:
         self._lora = lora
         super().__init__(recipe, output)
-        if lora and self.world.size > 1:
-            raise TrainingError("adapters (--lora) are trained by one process, not by torchrun")
 
     def held_out(self) -> float:
         """Bits per byte of the held-out files, left to right."""
         return self._validate(self.recipe.phases[0])["validation_bits_per_byte"]
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint's resume.json says of where its weights come from."""
+        return {
+            "recipe": self.recipe.to_dict(),
+            "data": [shards.fingerprint for shards in self.train],
+            "versions": self._versions,
+        }
 
     def export(self, folder: Path) -> None:
         """Writes the model as a Hugging Face folder in float32."""
@@ -202,16 +222,17 @@ class _Tuner(Trainer):
         folders.write(folder, self.model.config, self.model.to_arrays())
         self.tokenizer.save(folder)
 
-    def _build(self) -> None:
-        super()._build()
-        if self._lora:
-            torch.manual_seed(self.recipe.seed)
-            _inject(self.model, self._lora)
-            trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-            optimizer = self.recipe.optimizer
-            betas = (optimizer.beta1, optimizer.beta2)
-            self.optimizers = [torch.optim.AdamW(trained, optimizer.lr, betas, weight_decay=0.0)]
-            self.optimizers[0].param_groups[0]["initial_lr"] = optimizer.lr
+    def _build_optimizers(self) -> list[torch.optim.Optimizer]:
+        if not self._lora:
+            return super()._build_optimizers()
+        torch.manual_seed(self.recipe.seed)
+        _inject(self.model, self._lora)
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        recipe = self.recipe.optimizer
+        betas = (recipe.beta1, recipe.beta2)
+        optimizer = torch.optim.AdamW(trained, recipe.lr, betas, weight_decay=0.0)
+        optimizer.param_groups[0]["initial_lr"] = recipe.lr
+        return [optimizer]
 
     def _save(self) -> Path:
         # The names of a model with adapters are no checkpoint's.
@@ -247,11 +268,53 @@ def _documents(source: Path) -> list[Document]:
     ]
 
 
-def _once(path: Path, measure: Callable[[], float]) -> float:
-    """A figure that a resumed run must not measure again, since its weights have changed."""
+def _check_alone() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TrainingError(
+            "a fine-tune is one process: start it without torchrun, or train "
+            "recipes/finetune.toml, which takes several"
+        )
+
+
+def _check_begun(run: Path, base: Path, seed: int, documents: Sequence[Document]) -> None:
+    """What tokens, figures and checkpoints in ``run`` come from must not change under them."""
+    digest = hashlib.sha256(json.dumps([[d.path, d.text] for d in documents]).encode())
+    now = {
+        "--model": str(base),
+        "--seed": seed,
+        "state of the source's files": digest.hexdigest(),
+    }
+    begun = _once(run / "begun.json", lambda: now)
+    if changed := [name for name in now if begun[name] != now[name]]:
+        raise TrainingError(
+            f"{run}: begun with another {changed[0]}: go on with that, "
+            "remove this folder, or choose another --output"
+        )
+
+
+def _once(path: Path, find: Callable[[], T]) -> T:
+    """What the run's first call found; a later one would find another: weights have changed."""
     if not path.exists():
-        write_atomically(path, json.dumps(measure()).encode())
-    return float(json.loads(path.read_text(encoding="utf-8")))
+        write_atomically(path, json.dumps(find()).encode())
+    kept: T = json.loads(path.read_text(encoding="utf-8"))
+    return kept
+
+
+def _write(tuner: _Tuner, output: Path, facts: dict[str, Any], card: str) -> None:
+    """The folder ``output``, complete or not at all; then the run is not needed any more."""
+    whole = tuner.output / "result"
+    shutil.rmtree(whole, ignore_errors=True)  # Of a call that was killed here.
+    tuner.export(whole)
+    write_atomically(whole / "finetune.json", (json.dumps(facts, indent=2) + "\n").encode())
+    write_atomically(whole / "MODEL_CARD.md", card.encode())
+    write_atomically(whole / LOG, (tuner.output / LOG).read_bytes())
+    whole.rename(output)
+    # Its name goes first: no later call goes on from a half of it.
+    done = output.parent / f".{tuner.output.name}.tmp"
+    shutil.rmtree(done, ignore_errors=True)
+    tuner.output.rename(done)
+    sync_folder(output.parent)
+    shutil.rmtree(done)
 
 
 def _card(
