@@ -501,7 +501,7 @@ def test_precision_follows_the_hardware(monkeypatch):
 
 # What the package may use elsewhere: importing one of these fails.
 ABSENT = ("pyarrow", "packaging", "detect_secrets", "typer", "huggingface_hub", "starlette")
-ABSENT += ("uvicorn", "transformers", "peft", "tensorboard")
+ABSENT += ("uvicorn", "transformers", "peft", "tensorboard", "rich")
 BARE_RUN = f"""
 import sys
 from pathlib import Path
