@@ -238,6 +238,10 @@ class TestTraining:
             Tokenizer.train(["text"], 274)
         assert Tokenizer.train(["text"], 275).vocab_size == 275
 
+    def test_a_vocabulary_beyond_what_token_shards_hold(self) -> None:
+        with pytest.raises(TokenizerError, match="vocab_size 1000000000: at most 65536"):
+            Tokenizer.train(["text"], 1_000_000_000)
+
 
 class TestBrokenFiles:
     @pytest.mark.parametrize(

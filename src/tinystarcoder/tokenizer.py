@@ -36,6 +36,9 @@ SPECIAL_TOKENS = (
     *("<commit_before>", "<commit_msg>", "<commit_after>", "<reponame>"),
 )
 
+MAX_VOCABULARY = 1 << 16
+"""What is trained here has no more: token shards hold ids of 16 bits."""
+
 _REPLACEMENT = "\ufffd"
 _REMEMBERED = 400  # Characters of the longest line that is.
 
@@ -183,12 +186,19 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, *, progress: bool = False) -> "Tokenizer":
-        """Learns a byte-level BPE of at most ``vocab_size`` ids; special tokens are 0 to 18."""
+        """Learns a byte-level BPE of at most ``vocab_size`` ids; special tokens are 0 to 18.
+
+        Raises TokenizerError where these do not fit, or for more than MAX_VOCABULARY.
+        """
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         if vocab_size < len(SPECIAL_TOKENS) + len(alphabet):
             raise TokenizerError(
                 f"vocab_size {vocab_size} has no room for {len(alphabet)} bytes "
                 f"and {len(SPECIAL_TOKENS)} special tokens"
+            )
+        if vocab_size > MAX_VOCABULARY:
+            raise TokenizerError(
+                f"vocab_size {vocab_size}: at most {MAX_VOCABULARY}, which token shards hold"
             )
         backend = _backend(models.BPE())
         trainer = trainers.BpeTrainer(

@@ -48,5 +48,8 @@ def test_of_a_folder(run: Run, tiny_checkpoint: Path) -> None:
 
 def test_of_nothing(run: Run, tmp_path: Path) -> None:
     assert run("card") == (2, "", "error: give a run's folder, or --from-text FILE\n")
+    assert run("card", str(tmp_path), "--labels", "l.json")[2].startswith(
+        "error: --labels goes with"
+    )
     said = f"error: {tmp_path}: neither a run of tinystarcoder train nor a model folder\n"
     assert run("card", str(tmp_path)) == (2, "", said)

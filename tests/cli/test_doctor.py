@@ -13,6 +13,12 @@ def test_a_sound_installation(run) -> None:
     assert any(line.startswith("ok   extra [train]") for line in lines)
 
 
+def test_a_port_that_no_machine_has(run) -> None:
+    code, out, err = run("doctor", "--port", "99999999")
+    assert (code, out) == (2, "")
+    assert "--port" in err
+
+
 def test_what_is_wrong_is_named(run, tmp_path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -1,5 +1,6 @@
 """The command table, and what every command owes its user when things go wrong."""
 
+import errno
 import os
 import re
 import subprocess
@@ -93,13 +94,22 @@ def test_without_a_command_comes_help(run: Run) -> None:
         (["complete", "--nonsense"], "No such option: --nonsense"),
         (["complete", "x", "--max-tokens", "many"], "--max-tokens"),
         (["infill"], "Missing"),
+        (["corpus", "build", "x"], "Missing option '--output'; see 'tinystarcoder corpus build -"),
     ],
 )
-def test_usage_errors(run: Run, arguments: list[str], message: str) -> None:
+def test_usage_errors_are_one_line(run: Run, arguments: list[str], message: str) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert message in err
-    assert "Traceback" not in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("group", ["corpus", "evaluate", "models", "tokenizer"])
+def test_a_group_without_a_command_shows_its_help(run: Run, group: str) -> None:
+    code, out, err = run(group)
+    assert code == 2
+    assert "Commands:" in out + err
 
 
 @pytest.fixture
@@ -130,6 +140,12 @@ class TestFailures:
         raising(error)
         with pytest.raises(type(error)):
             run("complete", "x")
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+    def test_a_full_disk_is_one_line(self, run: Run, raising: Raising, number: int) -> None:
+        raising(OSError(number, os.strerror(number)))
+        said = f"error: output cannot be written: {os.strerror(number)}; write it elsewhere\n"
+        assert run("complete", "x") == (2, "", said)
 
     def test_interruption(self, run: Run, raising: Raising) -> None:
         raising(KeyboardInterrupt())
@@ -162,12 +178,13 @@ class TestFailures:
         extras = tomllib.loads(pyproject.read_text())["project"]["optional-dependencies"]
         wanted = {
             (re.split("[<>=]", requirement)[0].replace("-", "_"), extra)
-            for extra in ("corpus", "cluster", "train", "lora", "export")
+            for extra in ("corpus", "cluster", "train", "lora", "export", "evaluate")
             for requirement in extras[extra]
             if not requirement.startswith("tinystarcoder")
         }
-        # Without fastokens everything works, slower.
-        assert wanted - {("fastokens", "corpus")} <= set(cli.EXTRAS.items())
+        # Without fastokens everything works, slower; torch is told once, with what trains.
+        told_elsewhere = {("fastokens", "corpus"), ("torch", "evaluate")}
+        assert wanted - told_elsewhere <= set(cli.EXTRAS.items())
 
     def test_a_missing_module_that_no_extra_brings(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -178,6 +195,40 @@ class TestFailures:
         monkeypatch.setattr(cli, "import_module", importing)
         with pytest.raises(ModuleNotFoundError):
             run("corpus", "build")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["info", "TINY"], ["complete", "x", "--model=TINY"]]
+)
+def test_output_that_does_not_fit_is_one_line(tiny_checkpoint: Path, arguments: list[str]) -> None:
+    """Also when the interpreter ends, and would write what is left once more."""
+    arguments = [word.replace("TINY", str(tiny_checkpoint)) for word in arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert re.fullmatch(rb"error: output cannot be written: No space [^\n]*\n", done.stderr)
+
+
+class TestClosedStreams:
+    @pytest.mark.parametrize(
+        "arguments", [["complete"], ["infill", "-", "--at", "1:1"], ["attribute"]]
+    )
+    def test_input(self, arguments: list[str]) -> None:
+        done = self.run_without("stdin", arguments)
+        assert done.returncode == 2
+        assert re.fullmatch(rb"error: .*(standard input|--file).*\n", done.stderr)
+
+    @pytest.mark.parametrize("stream", ["stdout", "stderr"])
+    def test_output(self, tiny_checkpoint: Path, stream: str) -> None:
+        assert self.run_without(stream, ["info", str(tiny_checkpoint)]).returncode == 0
+
+    def run_without(
+        self, stream: str, arguments: list[str]
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """What Python makes of a stream that a shell closes, as in ``<&-``."""
+        program = f"import sys; sys.{stream} = None; {PROGRAM[-1]}"
+        return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from tinystarcoder.cli.serve import app
+from tinystarcoder.cli.serve import _name, app
 from tinystarcoder.errors import ModelNotFoundError, RequestError
 
 # A shell's background job, and what it starts, ignores Ctrl-C unless told otherwise.
@@ -47,9 +47,22 @@ def test_a_port_in_use(tiny_checkpoint: Path) -> None:
             run("--model", str(tiny_checkpoint), "--port", port)
 
 
-def test_a_host_that_is_none() -> None:
+@pytest.mark.parametrize("host", ["256.0.0.1", "a..b", 300 * "a"])
+def test_a_host_that_is_none(host: str) -> None:
     with pytest.raises(RequestError, match="choose another --host or --port"):
-        run("--host", "256.0.0.1")
+        run("--host", host)
+
+
+@pytest.mark.parametrize("named", ["~x", "./tiny", "tiny/../~x"])
+def test_a_model_is_called_by_its_folders_name(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """A ``~x`` that is no user's, too."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny", "~x"):
+        (tmp_path / name).mkdir()
+    assert _name(named) == Path(named).resolve().name
+    assert _name("nano") == "nano"
 
 
 @pytest.mark.parametrize("name", ["no-such-folder", "~nobody-of-that-name/model"])

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from tinystarcoder.cli import corpus, tokenizer
 from tinystarcoder.corpus.parquet import read_documents
 from tinystarcoder.corpus.token_shards import TokenShards
-from tinystarcoder.errors import CorpusError
+from tinystarcoder.errors import CorpusError, TokenizerError
 from tinystarcoder.tokenizer import Tokenizer
 
 from .conftest import module
@@ -43,6 +43,12 @@ def test_from_wheels_to_tokens(make_wheel, tmp_path):
         tokenizer.app,
         *("train", made / "corpus", "--output", made / "tokenizer", "--vocab-size", 300),
     )
+    assert Tokenizer.from_folder(made / "tokenizer").vocab_size == 300
+    with pytest.raises(TokenizerError, match="tokenizer: exists; remove it or choose another"):
+        invoke(
+            tokenizer.app,
+            *("train", made / "corpus", "--output", made / "tokenizer", "--vocab-size", 290),
+        )
     assert Tokenizer.from_folder(made / "tokenizer").vocab_size == 300
 
     said = invoke(

@@ -1,7 +1,6 @@
 """``tinystarcoder attribute``: what of a text stands in the corpus that a model learned from."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..corpus import attribution
 from ..corpus.attribution import CompactIndex, FullIndex, Span, open_index
 from ..errors import RequestError
 from ..pretrained import BUNDLED, locate
-from .options import STANDARD_INPUT, read_text
+from .options import STANDARD_INPUT, has_input, read_text
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -52,7 +51,7 @@ def attribute(
     may miss a span of less than 76, and names a package wrongly in one or two
     of a hundred texts of 128.
     """
-    if file == STANDARD_INPUT and sys.stdin.isatty():
+    if file == STANDARD_INPUT and not has_input():
         raise RequestError("nothing to look up: name a file, or give text on standard input")
     opened = open_attribution(BUNDLED, index)
     text = read_text(file)

@@ -53,6 +53,8 @@ def card(
     """
     if (run is None) == (from_text is None):
         raise RequestError("give a run's folder, or --from-text FILE")
+    if labels is not None and from_text is None:
+        raise RequestError("--labels goes with --from-text: a run's card has no labels to choose")
     if from_text is not None:
         typer.echo(_from_text(read_text(from_text), labels), nl=False)
     elif run is not None:

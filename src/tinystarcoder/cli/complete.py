@@ -1,6 +1,5 @@
 """``tinystarcoder complete``: continues a prompt."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +25,7 @@ from .options import (
     TopK,
     TopP,
     WeightPrecision,
+    has_input,
     read_text,
 )
 
@@ -107,7 +107,7 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
         raise RequestError("a prompt and --file: give one of them")
     if prompt is not None:
         return prompt
-    if file is None and sys.stdin.isatty():
+    if file is None and not has_input():
         raise RequestError("no prompt: give one, or --file, or text on standard input")
     return read_text(file or STANDARD_INPUT)
 

@@ -32,7 +32,9 @@ PROMPT = "def print_hello_world():"
 @app.command()
 def doctor(
     model: ModelName = BUNDLED,
-    port: Annotated[int, typer.Option(help="A port that 'serve' should be able to take.")] = 8012,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="A port that 'serve' should be able to take.")
+    ] = 8012,
 ) -> None:
     """Check this installation.
 

@@ -8,11 +8,15 @@ exit code 2; a warning is a line ``warning: …``. Ctrl-C exits with 130, and a
 reader that closes the pipe ends the command without a word.
 """
 
+import errno
 import io
+import os
 import sys
 import warnings
+from contextlib import suppress
 from importlib import import_module
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -47,6 +51,7 @@ EXTRAS = {
     "datatrove": "cluster",
     "detect_secrets": "corpus",
     "gguf": "export",
+    "jedi": "evaluate",
     "packaging": "corpus",
     "peft": "lora",
     "pyarrow": "corpus",
@@ -68,14 +73,7 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        try:
-            module = import_module(f".{cmd_name}", __package__)
-        except ModuleNotFoundError as error:
-            library = (error.name or "").split(".")[0]
-            if library not in EXTRAS:
-                raise
-            raise MissingExtraError(f"tinystarcoder {cmd_name}", EXTRAS[library]) from error
-        return typer.main.get_command(module.app)
+        return typer.main.get_command(import_module(f".{cmd_name}", __package__).app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
@@ -101,21 +99,65 @@ def tinystarcoder(
     """A small code model: complete Python offline, or train your own."""
 
 
+# What is wrong with a command line. typer, with a click of its own inside, has no name for it.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+# What a system says of output that it does not take, and not of which file.
+_NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 def main() -> None:
     """The entry point: runs the command that the arguments name, and exits."""
     warnings.showwarning = _show_warning
+    _prepare_output()
+    code = 2
+    try:
+        code = typer.main.get_command(app)(prog_name="tinystarcoder", standalone_mode=False)
+    except _UsageError as error:
+        _say_usage(error)
+    except TinyStarcoderError as error:
+        _say("error", error)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").split(".")[0]
+        if library not in EXTRAS:
+            raise
+        _say("error", MissingExtraError(f"tinystarcoder {sys.argv[1]}", EXTRAS[library]))
+    except OSError as error:
+        if error.filename is not None:
+            _say("error", error)
+        elif error.errno in _NOT_TAKEN:
+            _forget_output()
+            _say("error", f"output cannot be written: {error.strerror}; write it elsewhere")
+        else:
+            raise
+    sys.exit(code)
+
+
+def _prepare_output() -> None:
+    """A terminal without some character shows a replacement; who closed a stream reads nothing."""
+    sys.stdout, sys.stderr = map(_or_nowhere, (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal without some character shows a replacement, not a traceback.
             stream.reconfigure(errors="replace")
-    try:
-        typer.main.get_command(app)(prog_name="tinystarcoder")
-    # An OSError with a file name: one that cannot be read or written.
-    except (TinyStarcoderError, OSError) as error:
-        if isinstance(error, OSError) and error.filename is None:
-            raise
-        _say("error", error)
-        sys.exit(2)
+
+
+def _or_nowhere(stream: TextIO | None) -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8") if stream is None else stream
+
+
+def _forget_output() -> None:
+    """What is still in the buffer: it would fail again when the interpreter ends."""
+    with suppress(OSError):  # In a test, it may be no file.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say_usage(error: Any) -> None:
+    said = error.format_message()
+    if said.startswith("Usage:"):  # Of a group without a command: its whole help.
+        error.show()
+        return
+    way_out = f"; see '{error.ctx.command_path} --help'" if error.ctx else ""
+    _say("error", said.removesuffix(".") + way_out)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -38,11 +38,18 @@ Stop = Annotated[
 ]
 
 
+def has_input() -> bool:
+    """Whether text comes on standard input: it is neither a terminal nor closed."""
+    return sys.stdin is not None and not sys.stdin.isatty()
+
+
 def read_text(path: Path) -> str:
     """A file's text, or standard input's for ``-``, line ends as they are.
 
     Raises RequestError where it is not UTF-8, OSError where it cannot be read.
     """
+    if path == STANDARD_INPUT and sys.stdin is None:
+        raise RequestError("standard input is closed: name a file")
     name = "standard input" if path == STANDARD_INPUT else str(path)
     data = sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
     try:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from .. import hub
 from ..completion.service import CompletionService
 from ..corpus import attribution
 from ..corpus.attribution import CompactIndex, FullIndex
@@ -67,8 +68,7 @@ def serve(
     loaded = load(
         model, precision=precision, threads=threads, draft=draft, prompt_lookup=prompt_lookup
     )
-    folder = Path(model).expanduser()
-    name = folder.resolve().name if folder.exists() else model
+    name = _name(model)
     with CompletionService(
         loaded, order=order, slots=slots, prefetch=True, ngrams=ngrams
     ) as service:
@@ -77,6 +77,12 @@ def serve(
         where = listening.getsockname()
         typer.echo(f"serving {name} on http://{_shown(where[0])}:{where[1]}")
         uvicorn.Server(configured(application)).run([listening])
+
+
+def _name(model: str) -> str:
+    """A folder's own name; of the hub's, not that of a revision in its cache."""
+    is_hubs = hub.is_id(model) and not Path(model).exists()
+    return model if is_hubs else locate(model).resolve().name
 
 
 def configured(application: Callable[..., object]) -> uvicorn.Config:
@@ -96,7 +102,7 @@ def bind(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen()  # From here on a client waits instead of being refused.
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no host can be called so.
         raise RequestError(
             f"{host}:{port} cannot be listened on: {error}; choose another --host or --port"
         ) from error

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..corpus.parquet import read_documents, read_manifest
+from ..errors import TokenizerError
 from ..tokenizer import Tokenizer
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -20,7 +21,7 @@ def tokenizer() -> None:
 @app.command()
 def train(
     corpus: Annotated[Path, typer.Argument(help="A folder made by `corpus build`.")],
-    output: Annotated[Path, typer.Option(help="The folder to write the tokenizer to.")],
+    output: Annotated[Path, typer.Option(help="The folder to make; it must not exist.")],
     vocab_size: Annotated[int, typer.Option(help="Ids, 19 special tokens and 256 bytes included.")],
     sample_bytes: Annotated[
         int | None,
@@ -28,6 +29,8 @@ def train(
     ] = None,
 ) -> None:
     """Learn a byte-level BPE from a corpus."""
+    if output.exists():
+        raise TokenizerError(f"{output}: exists; remove it or choose another --output")
     trained = Tokenizer.train(_texts(corpus, sample_bytes), vocab_size, progress=True)
     trained.save(output)
     typer.echo(f"{output}: {trained.vocab_size} ids")

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import MissingExtraError, RecipeError
+from ..errors import RecipeError, RequestError
 from ..training.plan import DEVICES, GIB, Hardware, Memory, Plan, hardware, plan
 from ..training.recipe import Recipe
 
@@ -28,29 +28,29 @@ def train(
         bool, typer.Option("--plan", help="Train nothing; say what it will take on --hardware.")
     ] = False,
     on: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--hardware", metavar="NxDEVICE", help=f"For --plan: 8xh100; {', '.join(DEVICES)}."
+            "--hardware",
+            metavar="NxDEVICE",
+            help=f"For --plan: 8xh100; {', '.join(DEVICES)}.  [default: h100]",
         ),
-    ] = "h100",
+    ] = None,
 ) -> None:
     """Train a model by a recipe, or go on with the run in --output.
 
     SIGTERM or Ctrl-C ends a run after its step, with a checkpoint; the exit code is
     then 128 + the signal's number (143, 130).
     """
+    if on is not None and not plan_only:
+        raise RequestError(f"--hardware {on}: goes with --plan; a run takes what is there")
     overrides = dict(_pair(text) for text in override or [])
     chosen = Recipe.read(recipe, overrides)
     if plan_only:
-        chosen_hardware = hardware(on)
+        chosen_hardware = hardware(on or "h100")
         _print_plan(chosen.name, plan(chosen, chosen_hardware), chosen_hardware)
         return
-    try:
-        from ..training.trainer import Trainer
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtraError("train", "train") from error
+    from ..training.trainer import Trainer  # Not before: a plan needs no torch.
+
     run = Trainer(chosen, output or Path("runs") / chosen.name)
     folder = run.run()
     if run.world.leads:

@@ -27,14 +27,13 @@ from numpy.typing import NDArray
 
 from ..errors import CorpusError
 from ..files import atomic_file, write_atomically
-from ..tokenizer import Tokenizer
+from ..tokenizer import MAX_VOCABULARY, Tokenizer
 from .bulk_encoding import BulkEncoder
 from .document import Document, batches, segments
 
 FORMAT = 1
 INDEX = "index.json"
 FACTS = ("path", "package", "license", "stars", "quality")
-MAX_VOCABULARY = 1 << 16
 SHARD_TOKENS = 1 << 27
 
 _DTYPE = np.dtype("<u2")

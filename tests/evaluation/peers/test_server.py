@@ -98,6 +98,8 @@ def test_errors(server: tuple[str, list[tuple[str, dict[str, Any]]]]) -> None:
         texts(f"openai:{url}#none", ask)
     with pytest.raises(EvaluationError, match="no completion came"):
         texts(f"openai:{url}#odd", ask)
+    with pytest.raises(EvaluationError, match="nourl/v1/completions: no completion came"):
+        texts("openai:nourl", ask)
     with pytest.raises(EvaluationError, match="needs the weights, not a server"):
         Subject(f"openai:{url}").scorer()
     with pytest.raises(EvaluationError, match="needs a model of this family"):

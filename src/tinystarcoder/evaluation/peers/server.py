@@ -73,12 +73,9 @@ class ServerModel:
         }
 
     def _post(self, path: str, body: dict[str, Any], read: Callable[[Any], Written]) -> Written:
-        request = urllib.request.Request(
-            self._url + path,
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
+        data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
         try:
+            request = urllib.request.Request(self._url + path, data, headers)
             with urllib.request.urlopen(request, timeout=_SECONDS) as reply:
                 return read(json.load(reply))
         except urllib.error.HTTPError as error:
