@@ -139,6 +139,10 @@ class TestSpecialTokens:
 LINES = st.text("\n\n\n  \t\r\x1c\x85\xa0\u2028a'st1+é世", max_size=30)
 
 
+# What stands on either side of a place where a long line may be parted, or not.
+SEAMS = [*"aZ09+_.' \t\r\"", "'s", "'re", "  ", "é", "e\u0301", "世", "²", "\x1c", "\u2028"]
+
+
 class TestLineEncoder:
     @given(texts=st.lists(st.text() | LINES, max_size=4))
     def test_the_same_ids_each_time(self, tokenizer: Tokenizer, texts: list[str]) -> None:
@@ -162,7 +166,23 @@ class TestLineEncoder:
         remembering("def f(x):\n\n    return x\n" * 3 + "y = 1")
         remembering("z" * 10_000)
         remembering("z" * 10_000)
-        assert read == ["\ny = 1", "z" * 10_000, "z" * 10_000]
+        assert read == ["\ny = 1", "z" * 10_000]
+
+    @given(words=st.lists(st.sampled_from(SEAMS), min_size=200, max_size=600))
+    def test_a_long_line_has_the_same_ids(self, tokenizer: Tokenizer, words: list[str]) -> None:
+        text = "".join(words)
+        assert LineEncoder(tokenizer)(text) == tokenizer.encode(text)
+
+    def test_a_key_encodes_the_end_of_a_long_line(
+        self, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, encode, line = [], tokenizer.encode, "".join(f"{n}, " for n in range(10_000))
+        monkeypatch.setattr(tokenizer, "encode", lambda text: read.append(text) or encode(text))
+        remembering = LineEncoder(tokenizer)
+        remembering(line)
+        read.clear()
+        remembering(line + "1")
+        assert sum(map(len, read)) < 500
 
     def test_a_vocabulary_that_splits_otherwise(self, tokenizer: Tokenizer) -> None:
         backend = tokenizers.Tokenizer.from_str(tokenizer.to_json())

@@ -40,7 +40,10 @@ MAX_VOCABULARY = 1 << 16
 """What is trained here has no more: token shards hold ids of 16 bits."""
 
 _REPLACEMENT = "\ufffd"
-_REMEMBERED = 400  # Characters of the longest line that is.
+_REMEMBERED = 400  # Characters of the longest part that is, but for a few.
+_LONG_PARTS = 16
+# The end of a run of ASCII's letters or digits: there GPT-2's pattern always parts two words.
+_SEAM = re.compile(r"[A-Za-z](?=[\x00-@\[-`{-\x7f])|[0-9](?=[\x00-/:-\x7f])")
 
 
 def _byte_of_symbol() -> dict[str, int]:
@@ -220,13 +223,17 @@ class LineEncoder:
 
     A line's end behind anything but a blank always parts two words of GPT-2's
     pattern, so what stands between two such places has the same ids in any text.
-    Of a vocabulary that splits text otherwise, nothing is remembered, nor are
-    very long lines.
+    So it is with a name's or a number's end, where a long line is parted. Of a
+    vocabulary that splits text otherwise, nothing is remembered.
     """
 
     def __init__(self, tokenizer: Tokenizer, capacity: int = 8192) -> None:
+        def encode(part: str) -> Sequence[int]:
+            return tuple(tokenizer.encode(part))
+
         self._encode = tokenizer.encode
-        self._remembered = lru_cache(capacity)(lambda part: tuple(tokenizer.encode(part)))
+        self._remembered = lru_cache(capacity)(encode)
+        self._remembered_long = lru_cache(_LONG_PARTS)(encode)
         self._parts_at_lines = tokenizer.parts_at_lines
 
     def __call__(self, text: str) -> list[int]:
@@ -245,7 +252,17 @@ class LineEncoder:
         return ids
 
     def _part(self, part: str) -> Sequence[int]:
-        return self._remembered(part) if len(part) <= _REMEMBERED else self._encode(part)
+        if len(part) <= _REMEMBERED:
+            return self._remembered(part)
+        ids, start = list[int](), 0
+        # Counted from its beginning, so that typing at its end changes the last piece alone.
+        while seam := _SEAM.search(part, start + _REMEMBERED // 2):
+            ids += self._piece(part[start : seam.end()])
+            start = seam.end()
+        return [*ids, *self._piece(part[start:])]
+
+    def _piece(self, piece: str) -> Sequence[int]:
+        return (self._remembered if len(piece) <= _REMEMBERED else self._remembered_long)(piece)
 
 
 class IncrementalDecoder:

@@ -2,12 +2,13 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinystarcoder.completion.context import BLOCK, LEAST_SNIPPETS, block_lines, fit, header
 from tinystarcoder.completion.request import Snippet
-from tinystarcoder.tokenizer import Tokenizer
+from tinystarcoder.tokenizer import LineEncoder, Tokenizer
 
 LINES = st.lists(st.sampled_from(["", "x = 1", "    return value", "é🙂", "def f(a, b):"]))
 SIDES = st.tuples(LINES, st.sampled_from(["", "    ", "foo("])).map(
@@ -17,9 +18,11 @@ ROOMS = st.integers(0, 400)
 
 
 def kept(prefix: str, suffix: str, room: int, tokenizer: Tokenizer) -> tuple[str, str]:
-    before, after = fit(prefix, suffix, room, tokenizer.encode)
-    assert len(before) + len(after) <= room
-    return tokenizer.decode(before), tokenizer.decode(after)
+    fitted = fit(prefix, suffix, room, tokenizer.encode)
+    assert len(fitted.before) + len(fitted.after) <= room
+    before, after = tokenizer.decode(fitted.before), tokenizer.decode(fitted.after)
+    assert fitted.is_whole == ((before, after) == (prefix, suffix))
+    return before, after
 
 
 @given(prefix=SIDES, suffix=SIDES, room=ROOMS)
@@ -45,10 +48,10 @@ def test_what_fits_is_not_cut(tokenizer: Tokenizer, prefix: str, suffix: str) ->
 @given(room=st.integers(64, 4000))
 def test_three_to_one(tokenizer: Tokenizer, room: int) -> None:
     line = "    return [name for name in os.listdir(path)]\n"
-    before, after = fit(line * 2000, line * 2000, room, tokenizer.encode)
+    fitted = fit(line * 2000, line * 2000, room, tokenizer.encode)
     step = block_lines(room) * len(tokenizer.encode(line))
-    assert room // 4 - step <= len(after) <= room // 4
-    assert room - room // 4 - 2 * step <= len(before)
+    assert room // 4 - step <= len(fitted.after) <= room // 4
+    assert room - room // 4 - 2 * step <= len(fitted.before)
 
 
 def test_the_cut_moves_in_blocks(tokenizer: Tokenizer) -> None:
@@ -82,6 +85,53 @@ def test_a_line_beyond_the_room(tokenizer: Tokenizer) -> None:
     assert before and set(before) == {"b"}
     assert after and set(after) == {"c"}
     assert kept("x", "y", 0, tokenizer) == ("", "")
+
+
+@given(prefix=SIDES, room=st.integers(0, 400), copies=st.integers(1, 30))
+def test_what_is_kept_is_what_fits_of_all(
+    tokenizer: Tokenizer, prefix: str, room: int, copies: int
+) -> None:
+    """As if all of a long text were read: lines dropped in steps, or else one by one."""
+    lines = (prefix * copies).splitlines(keepends=True)
+    rests = [
+        tokenizer.encode("".join(lines[dropped:]))
+        for step in (block_lines(room), 1)
+        for dropped in range(0, len(lines), step)
+    ]
+    expected = next((ids for ids in rests if len(ids) <= room), None)
+    if expected is not None:
+        assert fit(prefix * copies, "", room, tokenizer.encode).before == expected
+
+
+@pytest.mark.parametrize("line", ["ab1+" * 5000, "=" * 20_000, "世" * 20_000])
+@pytest.mark.parametrize("place", ["{line}\nx = 1\ny", "x = 1\n{line}", "{line}"])
+def test_a_long_line_is_not_read_beyond_the_room(
+    tokenizer: Tokenizer, place: str, line: str
+) -> None:
+    """Above the cursor it is left out, at the cursor its nearest part is kept."""
+    room, read = 100, list[str]()
+
+    def encode(text: str) -> list[int]:
+        read.append(text)
+        return tokenizer.encode(text)
+
+    text = place.format(line=line)
+    fitted = fit(text, text[::-1], room, encode)
+    assert max(map(len, read)) <= 2 * 16 * room
+    before, after = tokenizer.decode(fitted.before), tokenizer.decode(fitted.after)
+    assert text.endswith(before) and text[::-1].startswith(after)
+    assert not fitted.is_whole and (before == "x = 1\ny") == text.endswith("y")
+
+
+def test_a_key_at_the_end_of_a_long_line_encodes_little(tokenizer: Tokenizer) -> None:
+    encode, read = LineEncoder(tokenizer), list[str]()
+    line = "".join(f"{number}, " for number in range(20_000))
+    for typed in ("", "1"):
+        read.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tokenizer, "encode", lambda text: read.append(text) or [0])
+            fit("x = [" + line + typed, "]\n", 1000, encode)
+    assert 0 < sum(map(len, read)) < 500
 
 
 SNIPPETS = st.lists(

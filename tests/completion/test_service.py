@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from tinystarcoder.completion.context import fit
 from tinystarcoder.completion.request import CompletionRequest, Cost, Snippet, Suggestion
 from tinystarcoder.completion.service import CompletionService
 from tinystarcoder.errors import BusyError, RequestError
@@ -115,6 +116,21 @@ class TestSuggest:
         )
         assert made.text == "1"
         assert made.cost.prompt_tokens <= 2048 - 64
+
+    def test_its_prompt_is_made_once(
+        self, writing: Writing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However often it is asked for; that of the accepted text only once nobody asks."""
+        service, made = CompletionService(writing("1\n")), list[str]()
+        monkeypatch.setattr(
+            "tinystarcoder.completion.service.fit",
+            lambda prefix, *others: made.append(prefix) or fit(prefix, *others),
+        )
+        request = CompletionRequest("x = ", "\n")
+        service.prompt_ids(request)
+        made_by = service.suggest(request)
+        assert service.prompt_ids(request) == service.prompt(request).ids
+        assert (made, made_by.text) == (["x = "], "1")
 
     def test_no_room(self, writing: Writing) -> None:
         service = CompletionService(writing("1"))

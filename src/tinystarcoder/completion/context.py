@@ -15,6 +15,7 @@ in.
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from .request import Snippet
 
@@ -31,20 +32,28 @@ _BYTES_A_TOKEN = 16  # No code has more on average.
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
-def fit(prefix: str, suffix: str, room: int, encode: Encode) -> tuple[list[int], list[int]]:
-    """Ids of prefix and suffix, together at most ``room``, their far ends cut away.
+@dataclass(frozen=True)
+class Fitted:
+    """Ids of both sides of a cursor, and whether that is all of both texts."""
+
+    before: list[int]
+    after: list[int]
+    is_whole: bool
+
+
+def fit(prefix: str, suffix: str, room: int, encode: Encode) -> Fitted:
+    """Prefix and suffix, together at most ``room`` ids, their far ends cut away.
 
     Three quarters are the prefix's; what one side does not use, the other may.
     """
     step = block_lines(room)
-    before_lines, after_lines = _LINE.findall(prefix), _LINE.findall(suffix)[::-1]
-    # The suffix's lines in reverse, so that both lists end at the cursor.
-    after, _ = _Side(after_lines, encode, reverse=True).nearest(room // 4, step)
-    before, is_whole = _Side(before_lines, encode).nearest(room - len(after), step)
+    above, below = _Side(prefix, room, encode), _Side(suffix, room, encode, reverse=True)
+    after, is_all_after = below.nearest(room // 4, step)
+    before, is_all_before = above.nearest(room - len(after), step)
     # What a cut leaves over is not lent: it changes with every key.
-    if is_whole and (rest := room - len(before)) > room // 4:
-        after, _ = _Side(after_lines, encode, reverse=True).nearest(rest, step)
-    return before, after
+    if is_all_before and (rest := room - len(before)) > room // 4:
+        after, is_all_after = below.nearest(rest, step)
+    return Fitted(before, after, is_all_before and is_all_after)
 
 
 def header(path: str | None, snippets: Sequence[Snippet], room: int, encode: Encode) -> list[int]:
@@ -95,40 +104,54 @@ def block_lines(room: int) -> int:
 
 
 class _Side:
-    """One side's lines, the far end first."""
+    """One side's lines, the far end first: those of the suffix in reverse.
 
-    def __init__(self, lines: list[str], encode: Encode, *, reverse: bool = False) -> None:
-        self._lines = lines
+    Lines that are more characters away than ``room`` tokens have are not read.
+    """
+
+    def __init__(self, text: str, room: int, encode: Encode, *, reverse: bool = False) -> None:
+        lines = _LINE.findall(text)
+        self._lines: list[str] = lines[::-1] if reverse else lines
         self._encode = encode
         self._reverse = reverse
+        self._out_of_reach, left = len(lines), room * _BYTES_A_TOKEN
+        while self._out_of_reach and (left := left - len(self._lines[self._out_of_reach - 1])) >= 0:
+            self._out_of_reach -= 1
 
     def nearest(self, budget: int, step: int) -> tuple[list[int], bool]:
         """Ids of the nearest lines that fit, and whether that is all of them.
 
         Lines are dropped ``step`` at a time where that leaves any.
         """
+        surely = self._too_many(budget)
         for lines in dict.fromkeys((step, 1)):
-            dropped = self._too_many(budget, lines)
-            while dropped < len(self._lines):
+            for dropped in range(-(-surely // lines) * lines, len(self._lines), lines):
                 if len(ids := self._ids(dropped, None)) <= budget:
                     return ids, dropped == 0
-                dropped += lines
         if not self._lines or budget <= 0:
             return [], not self._lines
-        own = self._ids(-1, None)  # Not even the cursor's own line fits.
-        return own[:budget] if self._reverse else own[-budget:], False
+        return self._part_of_own_line(budget), False
 
-    def _too_many(self, budget: int, step: int) -> int:
+    def _too_many(self, budget: int) -> int:
         """Lines that are surely to be dropped, found without reading all of a long file.
 
         A text has fewer tokens than its parts, but for whole blocks hardly any fewer.
         """
-        total = 0
-        for start in range((len(self._lines) - 1) // BLOCK * BLOCK, -1, -BLOCK):
-            total += len(self._ids(start, start + BLOCK))
+        total, least = 0, self._out_of_reach
+        for start in range((len(self._lines) - 1) // BLOCK * BLOCK, least - BLOCK, -BLOCK):
+            total += len(self._ids(max(start, least), start + BLOCK))
             if total > budget + budget // 8 + BLOCK:
-                return start // step * step
-        return 0
+                return max(start, least)
+        return least
+
+    def _part_of_own_line(self, budget: int) -> list[int]:
+        """Ids of a part of the cursor's own line, all of which does not fit."""
+        line, most = self._lines[-1], budget * _BYTES_A_TOKEN
+        if self._reverse:
+            return self._encode(line[:most])[:budget]
+        # Cut in steps, so that the next key's text begins at the same place.
+        start = max(0, len(line) - most) // most * most
+        return self._encode(line[start:])[-budget:]
 
     def _ids(self, start: int, stop: int | None) -> list[int]:
         lines = self._lines[start:stop]

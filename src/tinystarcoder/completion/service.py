@@ -10,7 +10,7 @@ suggestion ends.
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from contextvars import ContextVar
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache, partial
 from threading import Lock
 from time import monotonic
@@ -35,6 +35,14 @@ from .suggestion_cache import SuggestionCache
 
 # Who asks, where several do: slots go to them in fair turns, and their documents are apart.
 CLIENT: ContextVar[str] = ContextVar("client", default="")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model reads at a cursor, and whether that is all of the texts around it."""
+
+    ids: list[int]
+    is_whole: bool
 
 
 class CompletionService:
@@ -74,6 +82,8 @@ class CompletionService:
         # Nearly all stays from key to key, and encoding it would be most of a key's work.
         self._encode = LineEncoder(model.tokenizer)
         self._above = lru_cache(maxsize=2 * slots)(partial(header, encode=self._encode))
+        # One request asks for its prompt several times.
+        self._prompt = lru_cache(maxsize=2 * slots)(self._made_prompt)
 
     def close(self) -> None:
         """Ends what is being written, and the engine's thread."""
@@ -113,7 +123,7 @@ class CompletionService:
         """Has the engine compute, if it is idle, what it would read were the suggestion taken."""
         if self.prefetch and suggestion.text and sum(self.scheduler.load) <= 1:
             accepted = replace(request, prefix=request.prefix + suggestion.text)
-            self.scheduler.prefetch(self.prompt_ids(accepted))
+            self.scheduler.prefetch(partial(self.prompt_ids, accepted))
 
     def write(self, request: CompletionRequest, cancelled: Cancellation = NEVER) -> Suggestion:
         """What the model writes at the cursor up to its natural end: not cached, not filtered."""
@@ -151,27 +161,35 @@ class CompletionService:
         run = self.run(ids, SamplingOptions(max_tokens=1), cancelled).whole()
         return Cost(len(ids), run.cost.reused_tokens, prompt_seconds=run.cost.prompt_seconds)
 
-    def prompt_ids(self, request: CompletionRequest) -> list[int]:
+    def prompt(self, request: CompletionRequest) -> Prompt:
         """The prompt for a request's cursor, what other files say included."""
         limit, path, snippets = request.sampling.max_tokens, request.path, request.snippets
-        return self.infill_ids(request.prefix, request.suffix, limit, path, snippets)
+        return self._prompt(request.prefix, request.suffix, limit, path, snippets)
 
-    def infill_ids(
+    def prompt_ids(self, request: CompletionRequest) -> list[int]:
+        """The ids of :meth:`prompt`."""
+        return self.prompt(request).ids
+
+    def infill_ids(self, prefix: str, suffix: str, max_tokens: int) -> list[int]:
+        """The prompt for a hole between two texts, which are cut to what the context holds."""
+        return self._prompt(prefix, suffix, max_tokens, None, ()).ids
+
+    def _made_prompt(
         self,
         prefix: str,
         suffix: str,
         max_tokens: int,
-        path: str | None = None,
-        snippets: tuple[Snippet, ...] = (),
-    ) -> list[int]:
-        """The prompt for a hole between two texts, which are cut to what the context holds."""
+        path: str | None,
+        snippets: tuple[Snippet, ...],
+    ) -> Prompt:
         tokens = self.model.tokenizer.fim
         if tokens is None:
             raise RequestError("this model cannot infill: its vocabulary has no FIM tokens")
         room = max(0, room_for_prompt(self.model.config, max_tokens) - fim.SENTINELS)
         above = self._above(path, snippets, room)
-        before, after = fit(prefix, suffix, room - len(above), self._encode)
-        return fim.prompt([*above, *before], after, tokens, self.order)
+        fitted = fit(prefix, suffix, room - len(above), self._encode)
+        before = [*above, *fitted.before]
+        return Prompt(fim.prompt(before, fitted.after, tokens, self.order), fitted.is_whole)
 
 
 class Run:

@@ -104,7 +104,8 @@ class Scheduler:
         self.drafted = self.accepted = 0  # Guesses so far, and those that were right.
         self._changed = Condition()
         self._is_closed = False
-        self._ahead: Generation | None = None  # A prompt for when there is nothing to do.
+        # Makes a prompt for when there is nothing to do.
+        self._ahead: abc.Callable[[], abc.Sequence[int]] | None = None
         self._is_asked = Event()  # Ends it, wherever it is.
         self._thread = Thread(target=self._work, name="engine", daemon=True)
 
@@ -162,19 +163,16 @@ class Scheduler:
             self._changed.notify()
         return generation
 
-    def prefetch(self, prompt_ids: abc.Sequence[int]) -> None:
+    def prefetch(self, prompt: abc.Callable[[], abc.Sequence[int]]) -> None:
         """Computes a prompt once nothing else is to be done, and until something is.
 
         So what begins with it will be answered sooner. There is one such prompt
-        at a time, the last. Raises RequestError where it cannot be computed.
+        at a time, the last. Its ids are asked for by then, so that nobody waits
+        for them; one that cannot be computed is let go.
         """
-        config = self._decoder.config
-        text = Sequence(config, prompt_ids, SamplingOptions(max_tokens=1))
-        check_ids(config, 0, text.ids)
         with self._changed:
             self._drop_ahead()
-            self._is_asked = Event()
-            self._ahead = Generation(text, self._is_asked)
+            self._ahead = prompt
             self._changed.notify()
 
     def _drop_ahead(self) -> None:
@@ -207,6 +205,7 @@ class Scheduler:
     def _work(self) -> None:
         while self._wait_for_work():
             try:
+                self._begin_ahead()
                 self.step()
             except Exception as error:  # Told to those who wait, who else would wait for ever.
                 for running in list(self._running):
@@ -218,9 +217,24 @@ class Scheduler:
             while not (self._is_closed or self._waiting or self._running):
                 is_told = self._changed.wait(PAUSE if self._ahead else None)
                 if self._ahead and not is_told:
-                    self._waiting.append(self._ahead)
-                    self._ahead = None
+                    break
             return not self._is_closed
+
+    def _begin_ahead(self) -> None:
+        """Queues the prompt for when there is nothing to do, if there is nothing to do."""
+        with self._changed:
+            if self._waiting or self._running or not self._ahead:
+                return
+            prompt, self._ahead = self._ahead, None
+            is_asked = self._is_asked = Event()
+        config = self._decoder.config
+        try:
+            text = Sequence(config, prompt(), SamplingOptions(max_tokens=1))
+            check_ids(config, 0, text.ids)
+        except RequestError:
+            return
+        with self._changed:  # Who has asked meanwhile has cancelled it.
+            self._waiting.append(Generation(text, is_asked))
 
     def _cancel_all(self) -> None:
         for generation in [*self._waiting, *(running.generation for running in self._running)]:

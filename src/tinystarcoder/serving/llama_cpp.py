@@ -139,14 +139,13 @@ def _infill(fields: Fields, server: Server) -> Reply:
         deadline=deadline or None,
         snippets=tuple(reversed(extra)),
     )
-    ids = service.prompt_ids(request)
 
     def make(cancelled: Cancellation) -> Any:
         if asked.limit == 0:
-            return _filled(asked, service, ids, cancelled, server.model)
+            return _filled(asked, service, service.prompt_ids(request), cancelled, server.model)
         replies = []
         for one in _drawn(request, number):
-            suggestion = service.suggest(one, cancelled)
+            suggestion, ids = service.suggest(one, cancelled), service.prompt_ids(one)
             whole = _Reply(server.model, service, ids, one.sampling, suggestion)
             replies.append(_chosen(whole.json(), asked.response_fields))
         return replies[0] if number == 1 else replies

@@ -93,7 +93,6 @@ def _suggestion(fields: Fields, server: Server) -> Reply:
         for one in segments.inners(name)
     )
     request = CompletionRequest(prefix, suffix, path, sampling=sampling, snippets=snippets)
-    server.service.prompt_ids(request)  # Complains at once.
     fields.ignore("language", "user", "mode", "debug_options")
     fields.end()
 
