@@ -277,3 +277,42 @@ class TestEnds:
         model.extend_batch = works
         assert len(list(scheduler.submit([1], SamplingOptions(max_tokens=2)))) == 2
         scheduler.close()
+
+    def test_who_cannot_have_a_slot_ends_alone(self, table: Tables) -> None:
+        model = table()
+        scheduler = Scheduler(model, slots=2)
+        sound = scheduler.submit([1], SamplingOptions(max_tokens=2))
+        scheduler.step()
+
+        def fail() -> int:
+            raise MemoryError("no more")
+
+        works, model.allocate = model.allocate, fail
+        broken = scheduler.submit([2], SamplingOptions(max_tokens=2))
+        run(scheduler)
+        with pytest.raises(MemoryError):
+            list(broken)
+        assert len(list(sound)) == 2
+        model.allocate = works
+        later = scheduler.submit([2], SamplingOptions(max_tokens=2))
+        run(scheduler)
+        assert len(list(later)) == 2
+
+    def test_who_cannot_have_a_drafter_keeps_no_slot(self, table: Tables) -> None:
+        model, failures = table(), [MemoryError("no more")]
+
+        def drafter() -> PromptLookup:
+            if failures:
+                raise failures.pop()
+            return PromptLookup()
+
+        scheduler = Scheduler(model, slots=1, new_drafter=drafter)
+        broken = scheduler.submit([1], SamplingOptions(max_tokens=2))
+        run(scheduler)
+        with pytest.raises(MemoryError):
+            list(broken)
+        sound = scheduler.submit([1], SamplingOptions(max_tokens=2))
+        run(scheduler)
+        assert len(list(sound)) == 2
+        scheduler.close()
+        assert model.slots == {}

@@ -289,15 +289,29 @@ class Scheduler:
                 self._end(running)
 
     def _admit(self) -> None:
-        """Gives the free slots to those that wait."""
+        """Gives the free slots to those that wait; who cannot have one is told why."""
         while not self._prefixes.is_exhausted and (generation := self._next()) is not None:
             self._turns[generation.client] = max(self._turns.values(), default=0) + 1
-            slot = self._prefixes.acquire(generation.text.ids)
-            generation.reused = self._decoder.length(slot)
-            speculation = Speculation(self._new_drafter()) if self._new_drafter else None
+            try:
+                running = self._begun(generation)
+            except Exception as error:
+                with self._changed:
+                    self._waiting.remove(generation)
+                generation.events.put(error)
+                continue
             with self._changed:  # At no moment in both, or in neither: `load` counts them.
                 self._waiting.remove(generation)
-                self._running.append(_Running(generation, slot, speculation))
+                self._running.append(running)
+
+    def _begun(self, generation: Generation) -> _Running:
+        slot = self._prefixes.acquire(generation.text.ids)
+        try:
+            speculation = Speculation(self._new_drafter()) if self._new_drafter else None
+        except Exception:
+            self._prefixes.release(slot)
+            raise
+        generation.reused = self._decoder.length(slot)
+        return _Running(generation, slot, speculation)
 
     def _next(self) -> Generation | None:
         """Whose turn it is, but for who had better wait."""
