@@ -40,6 +40,11 @@ def model(tiny_checkpoint: Path) -> Model:
     return load(tiny_checkpoint)
 
 
+def test_an_empty_name_is_no_folder() -> None:
+    with pytest.raises(ModelNotFoundError, match="the model's name is empty: give nano"):
+        locate("")
+
+
 class Listening(NumpyDecoder):
     """Notes the ids that it is asked to compute."""
 
@@ -251,6 +256,15 @@ class TestInfill:
         asked = fim.prompt(encode(prefix), encode(suffix), tokens, order)
         # In SPM order the prefix's last token is written again.
         assert heard(listening) == (asked if order == "psm" else asked[:-1])
+
+    def test_line_breaks_are_the_texts_own(self, writing: Callable[..., Model]) -> None:
+        """It is asked with LF, as training wrote, and answers with CRLF."""
+        model = writing("a = 1\n    return a")
+        texts = ("def area(w, h):\n    ", "\n\nprint(area(2, 3))\n")
+        crlf = [text.replace("\n", "\r\n") for text in texts]
+        assert model.infill_ids(*crlf, 8) == model.infill_ids(*texts, 8)
+        assert model.infill(*texts).text == "a = 1\n    return a"
+        assert model.infill(*crlf).text == "a = 1\r\n    return a"
 
     def test_texts_are_plain(self, listening: Model) -> None:
         listening.infill("<|endoftext|>", "<fim_middle>", max_tokens=1)

@@ -8,7 +8,8 @@ must learn cuts inside tokens) and put in one of two orders, BigCode's:
     SPM   <fim_prefix> <fim_suffix> suffix <fim_middle> prefix middle
 
 A prompt is the same sequence without its middle. SPM gives up the boundary
-between prefix and middle, and buys that a keystroke only appends.
+between prefix and middle, and buys that a keystroke only appends. Lines end in
+LF, whatever they end in on disk: so corpora are read, and so a prompt must be.
 Source: bigcode Megatron-LM, ``megatron/data/gpt_dataset.py``.
 """
 
@@ -38,6 +39,20 @@ SPELLINGS = (
 
 # Sentinels that one permuted document adds to its own tokens.
 SENTINELS = 3
+
+
+def with_lf(text: str) -> str:
+    """The text as training reads it: CRLF, and a CR alone, are LF."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def line_break(prefix: str, suffix: str) -> str:
+    """What ends a line at a cursor, CRLF or LF: of a mixed document, as the line above does.
+
+    Where no line stands above, as the cursor's own does.
+    """
+    text, at = (prefix, prefix.rfind("\n")) if "\n" in prefix else (suffix, suffix.find("\n"))
+    return "\r\n" if at > 0 and text[at - 1] == "\r" else "\n"
 
 
 def draw_cuts(length: int, rng: Random) -> tuple[int, int]:

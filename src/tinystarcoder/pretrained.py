@@ -8,6 +8,7 @@ A model is one thread's: it gives up locks, which its callers place better.
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -107,13 +108,14 @@ class Model:
         In SPM order by default, in which nano fills better (docs/log.md).
 
         Texts beyond the context are cut away from the hole, 3 tokens of the
-        prefix kept for each of the suffix. Raises RequestError for a model
-        that was not trained to infill.
+        prefix kept for each of the suffix. Its lines end as the texts' do. Raises
+        RequestError for a model that was not trained to infill.
         """
         chosen = SamplingOptions(**options)
         ids = self.infill_ids(prefix, suffix, chosen.max_tokens, order)
         ids, beginning = take_back(self.tokenizer, ids)
-        return self._samples(ids, chosen, 1, beginning)[0]
+        made = self._samples(ids, chosen, 1, beginning)[0]
+        return replace(made, text=made.text.replace("\n", fim.line_break(prefix, suffix)))
 
     def infill_ids(
         self, prefix: str, suffix: str, max_tokens: int, order: fim.Order = "spm"
@@ -124,7 +126,7 @@ class Model:
         tokens = self.tokenizer.fim
         if tokens is None:
             raise RequestError("this model cannot infill: its vocabulary has no FIM tokens")
-        before, after = self.tokenizer.encode(prefix), self.tokenizer.encode(suffix)
+        before, after = map(self.tokenizer.encode, map(fim.with_lf, (prefix, suffix)))
         room = room_for_prompt(self.config, max_tokens) - fim.SENTINELS
         before, after = fit_around(before, after, room)
         return fim.prompt(before, after, tokens, order)
@@ -240,6 +242,10 @@ def locate(name: str | Path | None = None) -> Path:
     """
     if name is None or name == BUNDLED:
         return _bundled()
+    if not name:  # Path would take it for the folder that the user is in.
+        raise ModelNotFoundError(
+            f"the model's name is empty: give {BUNDLED}, a folder or a hub id (owner/name)"
+        )
     path = Path(name)
     with suppress(RuntimeError):  # There is no user of that name: it may be a folder's.
         path = path.expanduser()

@@ -14,7 +14,14 @@ def test_a_word_is_what_one_key_steps_over(text, word):
 
 
 @pytest.mark.parametrize(
-    ("text", "line"), [("x)\n  y", "x)"), ("\n  return x\n  z", "\n  return x"), ("\n", "\n")]
+    ("text", "line"),
+    [
+        ("x)\n  y", "x)"),
+        ("\n  return x\n  z", "\n  return x"),
+        ("\n", "\n"),
+        ("x)\r\n  y", "x)"),
+        ("\r\n  return x\r\n", "\r\n  return x"),
+    ],
 )
 def test_a_line_has_something_on_it(text, line):
     assert first_line(text) == line

@@ -38,6 +38,12 @@ def gated(writing: Writing, monkeypatch: pytest.MonkeyPatch) -> Gated:
     return make
 
 
+def hole(service: CompletionService, prefix: str, suffix: str, max_tokens: int = 64) -> list[int]:
+    """The ids of a hole's prompt."""
+    sampling = SamplingOptions(max_tokens=max_tokens)
+    return service.prompt_ids(CompletionRequest(prefix, suffix, sampling=sampling))
+
+
 def computed(service: CompletionService) -> list[int]:
     """Tokens that each call of the writing decoder computed, since the last look."""
     while any(service.scheduler.load):  # It may be a token ahead of what was read.
@@ -152,6 +158,52 @@ class TestSuggest:
         assert unlikely.suggest(request).text == ""
 
 
+class TestLineBreaks:
+    """A document with CRLF gets what it would get with LF, in its own line breaks."""
+
+    PREFIX, SUFFIX = "import os\n\n\ndef f(", "\n\n\ndef g():\n    return 1\n"
+    WRITTEN = "a, b):\n    return a\n\n\ndef h():\n"
+
+    @pytest.mark.parametrize("mode", ["auto", "line", "block"])
+    def test_the_same_in_either(self, writing: Writing, mode: Any) -> None:
+        made = []
+        for line_break in ("\n", "\r\n"):
+            with CompletionService(writing(self.WRITTEN)) as service:
+                texts = (text.replace("\n", line_break) for text in (self.PREFIX, self.SUFFIX))
+                request = CompletionRequest(*texts, mode=mode)
+                made.append((service.prompt_ids(request), service.suggest(request)))
+                known = service.known(request)
+                assert known and known.text == made[-1][1].text
+        (lf_ids, lf), (ids, crlf) = made
+        assert (ids, crlf.text) == (lf_ids, lf.text.replace("\n", "\r\n"))
+        assert lf.text.startswith("a, b):")
+        assert (crlf.finish, crlf.probability) == (lf.finish, lf.probability)
+
+    def test_typing_into_it_computes_nothing(self, writing: Writing) -> None:
+        service = CompletionService(writing(self.WRITTEN))
+        request = CompletionRequest("x = 1\r\ndef f(", "\r\n")
+        made = service.suggest(request)
+        assert made.text == "a, b):\r\n    return a"
+        computed(service)
+        for typed in range(1, len(made.text)):
+            prefix = "x = 1\r\ndef f(" + made.text[:typed]
+            if not prefix.endswith("\r"):
+                assert service.suggest(CompletionRequest(prefix, "\r\n")).text == made.text[typed:]
+        assert computed(service) == []
+
+    @pytest.mark.parametrize("stop", ["\r\n    return", "\n    return"])
+    def test_a_plain_text(self, writing: Writing, stop: str) -> None:
+        service = CompletionService(writing(self.WRITTEN))
+        sampling = SamplingOptions(stop=[stop, "\r\n\r\n"])
+        run = service.fill(CompletionRequest("x = 1\r\ndef f(", "\r\n", sampling=sampling))
+        pieces = "".join(piece.text for piece in run.pieces())
+        assert pieces == run.text == "a, b):"
+        assert (run.finish, run.stopping_word) == ("stop", "\n    return")
+        run = service.fill(CompletionRequest("x = 1\r\ndef f(", "\r\n"))
+        assert "".join(piece.text for piece in run.pieces()) == run.text
+        assert run.text == self.WRITTEN.replace("\n", "\r\n")
+
+
 class TestAccepted:
     """With ``prefetch``, what an accepted suggestion leads to is computed before it is asked."""
 
@@ -202,7 +254,7 @@ class TestReuse:
         service = CompletionService(model, order=order)
         sampling = SamplingOptions(max_tokens=12)
         for prefix, suffix in [("def f(", "):\n"), ("def f(x", "):\n"), ("de", ""), ("def f(", "")]:
-            ids = service.infill_ids(prefix, suffix, 12)
+            ids = hole(service, prefix, suffix, 12)
             with CompletionService(load(tiny_checkpoint), order=order) as fresh:
                 expected = fresh.run(ids, sampling).whole()
             run = service.run(ids, sampling).whole()
@@ -211,7 +263,7 @@ class TestReuse:
 
     def test_a_warm_prompt_is_not_computed_again(self, writing: Writing) -> None:
         service = CompletionService(writing("1\n"))
-        ids = service.infill_ids("value = 10\n" * 40, "", 64)
+        ids = hole(service, "value = 10\n" * 40, "")
         assert len(ids) > PREFILL_STEP
         assert service.warm_up(ids).reused_tokens == 0
         # The prompt's last token is not computed but written again.
@@ -221,7 +273,7 @@ class TestReuse:
 
     def test_stop_strings_are_told(self, writing: Writing) -> None:
         service = CompletionService(writing("a = 1; b = 2"))
-        ids = service.infill_ids("", "", 64)
+        ids = hole(service, "", "")
         run = service.run(ids, SamplingOptions(stop=["= 2", ";", "; b"])).whole()
         assert (run.text, run.finish) == ("a = 1", "stop")
         assert run.stopping_word.startswith(";")
@@ -232,7 +284,7 @@ class TestReuse:
 class TestCancellation:
     def test_within_one_step(self, writing: Writing) -> None:
         service = CompletionService(writing("a = 1\n" * 200))
-        ids, cancelled = service.infill_ids("", "", 1024), Event()
+        ids, cancelled = hole(service, "", "", 1024), Event()
         run = service.run(ids, SamplingOptions(max_tokens=1024), cancelled)
         for number, _ in enumerate(run.pieces(), start=1):
             if number == 3:
@@ -243,7 +295,7 @@ class TestCancellation:
 
     def test_in_a_prompt_keeps_what_is_computed(self, writing: Writing) -> None:
         service = CompletionService(writing("1\n"))
-        ids = service.infill_ids("value = 10\n" * 100, "", 64)
+        ids = hole(service, "value = 10\n" * 100, "")
         run = service.run(ids, SamplingOptions(), After(2))
         assert list(run.pieces()) == []
         assert 0 < sum(computed(service)) < len(ids)
@@ -262,7 +314,7 @@ class TestCancellation:
     def test_one_who_waits(self, writing: Writing) -> None:
         """While another has the only slot, a cancelled request goes without it."""
         service, cancelled = CompletionService(writing("a = 1\n" * 300), slots=1), Event()
-        ids = service.infill_ids("", "", 1024)
+        ids = hole(service, "", "", 1024)
         holding = service.run(ids, SamplingOptions(max_tokens=1024)).pieces()
         next(holding)
         waiting = service.run(ids, SamplingOptions(), cancelled)
@@ -302,7 +354,7 @@ class TestCancellation:
 
 def test_too_many_are_told_so(gated: Gated) -> None:
     service, gate = gated("value\n", slots=1, waiting=1)
-    ids, options = service.infill_ids("x", "", 64), SamplingOptions()
+    ids, options = hole(service, "x", ""), SamplingOptions()
     runs = [service.run(ids, options).start()]
     while service.scheduler.load != (1, 0):
         pass
@@ -315,7 +367,7 @@ def test_too_many_are_told_so(gated: Gated) -> None:
 
 def test_closing_ends_what_runs(gated: Gated) -> None:
     service, gate = gated("value\n" * 50)
-    run = service.run(service.infill_ids("x", "", 64), SamplingOptions()).start()
+    run = service.run(hole(service, "x", ""), SamplingOptions()).start()
     closing = Thread(target=service.close)
     closing.start()
     gate.set()

@@ -253,3 +253,34 @@ def test_many_clients_fill_slots_and_queue_and_then_are_told(endless: Model, ser
         assert sorted(running) == ["127.0.0.3"] * 2 + ["127.0.0.4"] * 2
         assert len(others) == 40
     service.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "texts", "answer"),
+    [
+        ("/infill", ("input_prefix", "input_suffix"), lambda told: told["content"]),
+        ("/v1/completions", ("prompt", "suffix"), lambda told: told["choices"][0]["text"]),
+        (
+            "/fim/completions",
+            ("prompt", "suffix"),
+            lambda told: told["choices"][0]["message"]["content"],
+        ),
+        ("/api/generate", ("prompt", "suffix"), lambda told: told["response"]),
+    ],
+)
+def test_a_hole_between_crlf_is_filled_with_crlf(
+    writing: Callable[..., Model], path: str, texts: tuple[str, str], answer: Callable[[Any], str]
+) -> None:
+    """The model has the same prompt as between LF."""
+    client = TestClient(
+        create_app(Server(CompletionService(writing("a, b):\n    return a")), "tiny")),
+        base_url="http://127.0.0.1",
+    )
+    limit = {"max_tokens": 30} if path in ("/v1/completions", "/fim/completions") else {}
+    common = {"temperature": 0, **limit} if path != "/api/generate" else {"stream": False}
+    greedy = {"options": {"temperature": 0, "num_predict": 30}} if path == "/api/generate" else {}
+    for line_break in ("\n", "\r\n"):
+        hole = zip(texts, (f"x = 1{line_break}def f(", f"{line_break}y = 2"), strict=True)
+        body = {"model": "tiny", **common, **greedy, **dict(hole)}
+        told = client.post(path, json=body).json()
+        assert answer(told) == f"a, b):{line_break}    return a"

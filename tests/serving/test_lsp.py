@@ -108,6 +108,17 @@ async def test_places_are_counted_as_the_protocol_does(client, service, before):
     assert await inline(client, uri, end_of(text)) == expected(service, text, rest)
 
 
+async def test_a_document_with_crlf_keeps_it(client, service):
+    """The suggestion is that for LF, and a line of it is accepted without its end."""
+    uri, text = "file:///crlf.py", "import os\n\n\nclass Stack:\n    def __init__(self):\n        "
+    wanted = expected(service, text)
+    open_document(client, uri, text.replace("\n", "\r\n"))
+    assert await inline(client, uri, end_of(text)) == wanted.replace("\n", "\r\n")
+    place = {"line": end_of(text).line, "character": end_of(text).character}
+    assert await run(client, ACCEPT_LINE, uri, place) == wanted.partition("\n")[0]
+    EDITS.clear()
+
+
 async def test_changes_arrive_by_pieces(client, service):
     uri = "file:///b.py"
     open_document(client, uri, "import sys\n")

@@ -115,7 +115,7 @@ class TestLimits:
         model.decoder.extend_batch = gated  # type: ignore[attr-defined, method-assign]
         service = CompletionService(model, slots=1, waiting=1)
         client = TestClient(create_app(Server(service, "tiny")), base_url="http://127.0.0.1")
-        ids = service.infill_ids("a", "b", 4)
+        ids = model.tokenizer.encode("a")
         runs = [service.run(ids, SamplingOptions()).start()]
         while service.scheduler.load != (1, 0):
             pass

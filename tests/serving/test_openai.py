@@ -15,8 +15,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from tinystarcoder.completion.service import CompletionService
 from tinystarcoder.generation.healing import take_back
 from tinystarcoder.pretrained import Model
+from tinystarcoder.serving.exchange import Server
+from tinystarcoder.serving.http import create_app
 
 ROOT = Path(__file__).resolve().parents[2]
 Serve = Callable[[Starlette], AbstractContextManager[int]]
@@ -146,6 +149,25 @@ def test_logprobs_do_not_depend_on_streaming(client: TestClient, stop_at: int) -
     for name in ("tokens", "token_logprobs", "text_offset"):
         streamed = [value for chunk in chunks for value in chunk["logprobs"][name]]
         assert streamed == pytest.approx(whole["logprobs"][name], abs=1e-5)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_count_in_the_texts_own_line_breaks(
+    writing: Callable[..., Model], stream: bool
+) -> None:
+    service = CompletionService(writing("a\nb\nc"))
+    client = TestClient(create_app(Server(service, "tiny")), base_url="http://127.0.0.1")
+    fields = {"prompt": "x\r\n", "suffix": "\r\n", "logprobs": 0, "stream": stream}
+    text, tokens, offsets = "", [], []
+    for line in ask(client, **fields).text.replace("data: [DONE]", "").split("\n\n"):
+        if line:
+            choice = json.loads(line.removeprefix("data: "))["choices"][0]
+            text += choice["text"]
+            tokens += choice["logprobs"]["tokens"]
+            offsets += choice["logprobs"]["text_offset"]
+    assert text == "a\r\nb\r\nc"
+    lengths = [len(token.replace("\n", "\r\n")) for token in tokens]
+    assert offsets == [0, *accumulate(lengths)][:-1]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import re
 # Blanks and one word, or blanks and a run of signs: what Ctrl-Right steps over.
 _WORD = re.compile(r"\s*(?:\w+|[^\w\s]+)|\s+")
 
+_LINE_BREAK = re.compile(r"\r?\n")
+
 
 def first_word(text: str) -> str:
     """The text up to the end of its first word; all of it is the words, joined."""
@@ -14,6 +16,5 @@ def first_word(text: str) -> str:
 
 def first_line(text: str) -> str:
     """The text up to the end of its first line with something on it, without the line break."""
-    blank = len(text) - len(text.lstrip("\r\n"))
-    end = text.find("\n", blank)
-    return text if end < 0 else text[:end]
+    found = _LINE_BREAK.search(text, len(text) - len(text.lstrip("\r\n")))
+    return text[: found.start()] if found else text

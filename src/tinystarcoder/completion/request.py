@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from .. import fim
 from ..errors import RequestError
 from ..generation.sampling import SamplingOptions
 
@@ -29,7 +30,9 @@ class CompletionRequest:
     ``path`` tells documents apart. ``mode``: one line, a block of lines, or
     what the cursor's place asks for. ``deadline``: seconds from the first
     token on, past which generation ends as soon as it has a whole line.
-    ``snippets``: of other files, the most telling first.
+    ``snippets``: of other files, the most telling first. All texts are held
+    with LF, as a model reads and writes them; ``line_break`` is what the
+    document has, found where it is not given.
     """
 
     prefix: str
@@ -39,12 +42,26 @@ class CompletionRequest:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     deadline: float | None = None
     snippets: tuple[Snippet, ...] = ()
+    line_break: str = ""
 
     def __post_init__(self) -> None:
+        self._take_lf()
         if self.mode not in get_args(Mode):
             raise RequestError(f"mode {self.mode!r}: must be one of {', '.join(get_args(Mode))}")
         if self.deadline is not None and not (math.isfinite(self.deadline) and self.deadline > 0):
             raise RequestError(f"deadline {self.deadline!r}: must be seconds above 0, or None")
+
+    def _take_lf(self) -> None:
+        stop = tuple(map(fim.with_lf, self.sampling.stop))
+        values = {
+            "line_break": self.line_break or fim.line_break(self.prefix, self.suffix),
+            "prefix": fim.with_lf(self.prefix),
+            "suffix": fim.with_lf(self.suffix),
+            "sampling": replace(self.sampling, stop=stop),
+            "snippets": tuple(Snippet(one.path, fim.with_lf(one.text)) for one in self.snippets),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,13 @@ class Suggestion:
         """What is left once the first ``count`` characters have been typed."""
         left = (Score(one.stop - count, one.logprob) for one in self.scores if one.stop > count)
         return replace(self, text=self.text[count:], scores=tuple(left))
+
+    def spelled(self, line_break: str) -> "Suggestion":
+        """With a document's own line breaks, where it was written with LF."""
+        more, text = len(line_break) - 1, self.text
+        stops = (one.stop + more * text.count("\n", 0, one.stop) for one in self.scores)
+        scores = map(Score, stops, (one.logprob for one in self.scores))
+        return replace(self, text=text.replace("\n", line_break), scores=tuple(scores))
 
     @property
     def probability(self) -> float:

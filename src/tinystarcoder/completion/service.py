@@ -112,12 +112,14 @@ class CompletionService:
             # All of it is kept: what stands behind the point of doubt is the next suggestion.
             self.suggestions.store(request, known)
             self._compute_accepted(request, suggestion)
-        return suggestion
+        return suggestion.spelled(request.line_break)
 
     def known(self, request: CompletionRequest) -> Suggestion | None:
         """What :meth:`suggest` would return without asking the model, if it could."""
         found = self.suggestions.find(request)
-        return None if found is None else shown(found, self.min_probability)
+        if found is None:
+            return None
+        return shown(found, self.min_probability).spelled(request.line_break)
 
     def _compute_accepted(self, request: CompletionRequest, suggestion: Suggestion) -> None:
         """Has the engine compute, if it is idle, what it would read were the suggestion taken."""
@@ -126,7 +128,10 @@ class CompletionService:
             self.scheduler.prefetch(partial(self.prompt_ids, accepted))
 
     def write(self, request: CompletionRequest, cancelled: Cancellation = NEVER) -> Suggestion:
-        """What the model writes at the cursor up to its natural end: not cached, not filtered."""
+        """What the model writes at the cursor up to its natural end: not cached, not filtered.
+
+        Its lines end in LF.
+        """
         mixture = partial(NgramCache, self.model.tokenizer, request) if self.ngrams else None
         run = self.run(self.prompt_ids(request), request.sampling, cancelled, mixture=mixture)
         return _until_boundary(run, request)
@@ -139,11 +144,13 @@ class CompletionService:
         *,
         sample: int = 0,
         mixture: Callable[[str], Mixture] | None = None,
+        line_break: str = "\n",
     ) -> "Run":
         """The plain continuation of prompt ids, by no rule but the options'.
 
         ``sample`` numbers the texts of one prompt and seed; ``mixture`` makes what
-        is known besides the model, given the end of the prompt that is written again.
+        is known besides the model, given the end of the prompt that is written again;
+        ``line_break`` stands in the text where the model writes LF.
         Raises RequestError where prompt and ``max_tokens`` do not fit the context,
         BusyError where too many ask.
         """
@@ -154,7 +161,14 @@ class CompletionService:
                 f"model's context has room for {room}; shorten it or ask for fewer"
             )
         self.scheduler.check_room(CLIENT.get())
-        return Run(self, ids, options, cancelled, sample, mixture)
+        return Run(self, ids, options, cancelled, sample, mixture, line_break)
+
+    def fill(
+        self, request: CompletionRequest, cancelled: Cancellation = NEVER, *, sample: int = 0
+    ) -> "Run":
+        """The same of the prompt for a request's cursor, by the request's sampling options."""
+        ids, options = self.prompt_ids(request), request.sampling
+        return self.run(ids, options, cancelled, sample=sample, line_break=request.line_break)
 
     def warm_up(self, ids: Sequence[int], cancelled: Cancellation = NEVER) -> Cost:
         """Computes a prompt, so that what begins with it is answered sooner."""
@@ -206,21 +220,32 @@ class Run:
         cancelled: Cancellation,
         sample: int,
         mixture: Callable[[str], Mixture] | None,
+        line_break: str,
     ) -> None:
         self.prompt_ids = ids
         self._tokenizer, self._scheduler = service.model.tokenizer, service.scheduler
         self._counts = service.counts
         self._ids, self.beginning = take_back(self._tokenizer, ids)
         self.options = options
-        self.text = ""
+        self.line_break = line_break
         self.tokens: list[Token] = []
         self.scores: list[Score] = []
         self.finish: Finish = "cancelled"
         self.cost = Cost(len(ids))
+        self._text = ""  # As the model writes it.
         self._cancelled = cancelled
         self._sample = sample
         self._mixture = mixture(self.beginning) if mixture else None
         self._generation: Generation | None = None
+
+    @property
+    def text(self) -> str:
+        """What has come so far."""
+        return self.spelled(self._text)
+
+    def spelled(self, text: str) -> str:
+        """A text that the model has written, with the document's line breaks."""
+        return text.replace("\n", self.line_break)
 
     def start(self) -> "Run":
         """Queues the text; texts started together are written together. Raises BusyError."""
@@ -250,7 +275,7 @@ class Run:
                     return
                 first = first or monotonic()
                 self._take(piece, generation.reused, first)
-                yield piece
+                yield replace(piece, text=self.spelled(piece.text))
         finally:  # Whoever closes the pieces wants no more of them.
             generation.cancel()
             self._counts.add(self.cost)
@@ -268,14 +293,14 @@ class Run:
         if self.finish != "stop":
             return ""
         written = self._tokenizer.decode([token.id for token in self.tokens])
-        end = len(self.beginning) + len(self.text)
+        end = len(self.beginning) + len(self._text)
         found = (stop for stop in self.options.stop if written.startswith(stop, end))
         return max(found, key=len, default="")
 
     def _take(self, piece: Piece, reused: int, first: float) -> None:
-        self.text += piece.text
+        self._text += piece.text
         self.tokens += piece.tokens
-        self.scores += [Score(len(self.text), token.logprob) for token in piece.tokens]
+        self.scores += [Score(len(self._text), token.logprob) for token in piece.tokens]
         times = (first - self._begun, monotonic() - first)
         self.cost = Cost(len(self.prompt_ids), reused, len(self.tokens), *times)
         if piece.finish_reason == "stop":

@@ -9,11 +9,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
-from ..completion.request import Finish
+from ..completion.request import CompletionRequest, Finish
 from ..completion.service import Run
 from ..generation.sampling import SamplingOptions
 from .exchange import Reply, Server, Stream, Whole, endpoint, event
@@ -51,13 +52,13 @@ def _answer(fields: Fields, server: Server) -> Reply:
     fields.expect("frequency_penalty", 0, 0.0)
     fields.expect("presence_penalty", 0, 0.0)
     fields.end()
-    service = server.service
-    ids = service.infill_ids(prefix, suffix, options.max_tokens)
-    service.run(ids, options)  # Complains before a stream has begun.
+    request = CompletionRequest(prefix, suffix, sampling=options)
+    fill = partial(server.service.fill, request)
+    fill()  # Complains before a stream has begun.
     common = {"id": uuid.uuid4().hex, "created": int(time.time()), "model": server.model}
     if streams:
-        return Stream(lambda cancelled: _stream(service.run(ids, options, cancelled), common))
-    return Whole(lambda cancelled: _whole(service.run(ids, options, cancelled).whole(), common))
+        return Stream(lambda cancelled: _stream(fill(cancelled), common))
+    return Whole(lambda cancelled: _whole(fill(cancelled).whole(), common))
 
 
 def _whole(run: Run, common: dict[str, Any]) -> dict[str, Any]:

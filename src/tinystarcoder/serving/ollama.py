@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -19,8 +20,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from .. import __version__
-from ..completion.request import Finish
-from ..completion.service import Run
+from ..completion.request import CompletionRequest, Finish
+from ..completion.service import CompletionService, Run
 from ..generation.sampling import SamplingOptions
 from ..generation.sequence import Cancellation
 from .exchange import (
@@ -140,16 +141,16 @@ def _generate(fields: Fields, server: Server) -> Reply:
     asked, service = _read(fields, server), server.service
     if not asked.prompt and not asked.suffix:  # How clients load a model.
         return Whole(lambda _: {**_head(server), "response": "", **_done("load")})
-    ids, options = _prompt(asked, server)
-    service.run(ids, options)  # Complains before a stream has begun.
+    new_run = _prompted(asked, service)
+    new_run()  # Complains before a stream has begun.
 
     def whole(cancelled: Cancellation) -> dict[str, Any]:
         begun = time.monotonic()
-        run = service.run(ids, options, cancelled).whole()
+        run = new_run(cancelled).whole()
         return {**_head(server), "response": run.text, **_final(run, begun)}
 
     def stream(cancelled: Cancellation) -> Iterator[bytes]:
-        begun, run = time.monotonic(), service.run(ids, options, cancelled)
+        begun, run = time.monotonic(), new_run(cancelled)
         with closing(run.pieces()) as pieces:
             for piece in pieces:
                 if piece.text:
@@ -159,18 +160,19 @@ def _generate(fields: Fields, server: Server) -> Reply:
     return Stream(stream, line, MEDIA_TYPE) if asked.stream else Whole(whole)
 
 
-def _prompt(asked: _Asked, server: Server) -> tuple[list[int], SamplingOptions]:
-    """The prompt's ids, and the options with what ``num_predict`` comes to."""
-    service, context = server.service, server.service.model.config.n_positions
-    half = context // 2
+def _prompted(asked: _Asked, service: CompletionService) -> Callable[..., Run]:
+    """Makes runs of what was asked, with as many tokens as ``num_predict`` comes to."""
+    context = service.model.config.n_positions
     if asked.suffix:
+        half = context // 2
         limit = min(asked.limit, half) if asked.limit > 0 else half
-        ids = service.infill_ids(asked.prompt, asked.suffix, limit)
-    else:
-        ids = service.model.tokenizer.encode(asked.prompt, special=True)
-        room = max(1, context - len(ids))
-        limit = min(asked.limit, room) if asked.limit > 0 else room
-    return ids, replace(asked.options, max_tokens=limit)
+        sampling = replace(asked.options, max_tokens=limit)
+        request = CompletionRequest(asked.prompt, asked.suffix, sampling=sampling)
+        return partial(service.fill, request)
+    ids = service.model.tokenizer.encode(asked.prompt, special=True)
+    room = max(1, context - len(ids))
+    limit = min(asked.limit, room) if asked.limit > 0 else room
+    return partial(service.run, ids, replace(asked.options, max_tokens=limit))
 
 
 def _check_model(name: str, server: Server) -> None:

@@ -9,7 +9,7 @@ with a clear 400: several prompts at once, prompts of token ids, penalties,
 import codecs
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ..completion.request import Cost, Finish
+from ..completion.request import CompletionRequest, Cost, Finish
 from ..completion.service import CompletionService, Run
 from ..generation.sampling import SamplingOptions
 from ..generation.sequence import Cancellation, Token
@@ -129,8 +129,8 @@ class _Answer:
     def __init__(self, server: Server, asked: _Asked) -> None:
         self._service: CompletionService = server.service
         self._asked = asked
-        self._ids = self._prompt_ids()
-        self._service.run(self._ids, asked.options)  # Complains before a stream has begun.
+        self._new_run = self._prompted()
+        self._new_run()  # Complains before a stream has begun.
         self._common = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
@@ -141,17 +141,18 @@ class _Answer:
     def reply(self) -> Reply:
         return Stream(self._stream) if self._asked.stream else Whole(self._whole)
 
-    def _prompt_ids(self) -> list[int]:
-        asked = self._asked
+    def _prompted(self) -> Callable[..., Run]:
+        asked, service = self._asked, self._service
         if asked.suffix is None:
-            return self._service.model.tokenizer.encode(asked.prompt, special=True)
-        return self._service.infill_ids(asked.prompt, asked.suffix, asked.options.max_tokens)
+            ids = service.model.tokenizer.encode(asked.prompt, special=True)
+            return partial(service.run, ids, asked.options)
+        request = CompletionRequest(asked.prompt, asked.suffix, sampling=asked.options)
+        return partial(service.fill, request)
 
     def _runs(self, cancelled: Cancellation) -> list[Run]:
         """One run a choice, all queued, so that they share one prefill and its passes."""
         samples = range(self._asked.number)
-        run = partial(self._service.run, self._ids, self._asked.options, cancelled)
-        return [run(sample=sample).start() for sample in samples]
+        return [self._new_run(cancelled, sample=sample).start() for sample in samples]
 
     def _whole(self, cancelled: Cancellation) -> dict[str, Any]:
         runs = [run.whole() for run in self._runs(cancelled)]
@@ -194,24 +195,26 @@ class _Answer:
 
     def _logprobs(self, run: Run) -> "_Logprobs | None":
         tokenizer = self._service.model.tokenizer
-        return None if self._asked.logprobs is None else _Logprobs(tokenizer, run.beginning)
+        return None if self._asked.logprobs is None else _Logprobs(tokenizer, run)
 
 
 class _Logprobs:
     """The tokens of one text in OpenAI's form, as far as their text is shown."""
 
-    def __init__(self, tokenizer: Tokenizer, beginning: str) -> None:
+    def __init__(self, tokenizer: Tokenizer, run: Run) -> None:
         self._tokenizer = tokenizer
+        self._run = run
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         # The first tokens write the prompt's end again, which is not shown.
-        self._written = -len(beginning)
+        self._written = -len(run.spelled(run.beginning))
         self._waiting: list[tuple[int, Token]] = []
 
     def add(self, tokens: tuple[Token, ...] | list[Token]) -> None:
         for token in tokens:
             if token.id not in self._tokenizer.special_ids:
                 start = self._written
-                self._written += len(self._utf8.decode(self._tokenizer.token_bytes(token.id)))
+                text = self._utf8.decode(self._tokenizer.token_bytes(token.id))
+                self._written += len(self._run.spelled(text))
                 if start >= 0 or self._written > 0:
                     self._waiting.append((start, token))
 
