@@ -143,6 +143,9 @@ class TestFull:
             assert index.find(stretch(module(2), first, 9))
         with pytest.raises(CorpusError, match="an index is for 8 and more"):
             build_full(documents(), tmp_path / "short", at_least=7)
+        for words, told in ((8, "8"), (1, "8, the least there is")):
+            with pytest.raises(CorpusError, match=f"corpus index --at-least {told}$"):
+                index.find("x", words)
 
     def test_what_stands_in_very_many_places_is_found(self, tmp_path):
         table = Document("0, " * 300_000, "table.py", "t", "1", "MIT")
@@ -189,10 +192,18 @@ class TestCompact:
         assert sum(bool(compact.find(text)) for text in texts) <= 30
         assert compact.find("") == []
 
-    def test_other_lengths_are_refused(self, compact):
-        assert compact.find("x", 50) == []
-        with pytest.raises(CorpusError, match="made for those of 50"):
-            compact.find("x", 60)
+    def test_of_longer_spans_those_are_shown_of_which_so_much_was_seen(self, compact):
+        text = module(2) + "\nnew = text\n" + stretch(module(3), 0, compact.gram + compact.stride)
+        words = [span.words for span in compact.find(text, 50)]
+        assert words == [span.words for span in compact.find(text)]
+        seen = max(words)
+        assert min(words) < 50 < seen
+        assert {span.words for span in compact.find(text, seen)} == {seen}
+        assert compact.find(text, seen + 1) == []
+
+    def test_shorter_spans_are_refused(self, compact):
+        with pytest.raises(CorpusError, match="for those of 50 and more; make a full one"):
+            compact.find("x", 49)
 
     def test_too_little_room(self, full, tmp_path):
         with pytest.raises(CorpusError, match="too few for an index of 6 packages"):

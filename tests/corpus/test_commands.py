@@ -34,7 +34,7 @@ def test_from_wheels_to_tokens(make_wheel, tmp_path):
         *("--exclude", held_out, "--skip", "test", "--jobs", 1),
     )
     assert "4 files of 2 packages" in said
-    assert "1 files dropped: exact duplicate of excluded" in said
+    assert " 1 dropped: exact duplicate of excluded" in said
     assert "set aside: gnu-1.0-py3-none-any.whl: license not permissive: GPL-3.0-only" in said
     texts = [document.text for document in read_documents(made / "corpus")]
     assert texts == [module(0), module(1), module(2), module(7)]

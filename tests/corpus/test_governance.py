@@ -233,7 +233,7 @@ class TestAttribute:
 
     def test_a_compact_index_knows_packages(self, made, tmp_path):
         said = invoke(corpus.app, "index", made, "--output", tmp_path / "small", "--compact")
-        assert "a gram of 16 words at every 1th" in said
+        assert "grams of 16 words, 1 word apart, of " in said
         said = invoke(attribute.app, "--index", tmp_path / "small", stdin=module(3))
         assert re.fullmatch(r"lines 1-\d+, \d+ words or more: .*\n  beta \(MIT\)\n", said)
 

@@ -12,6 +12,7 @@ from tinystarcoder.corpus.decoding import SetAside
 from tinystarcoder.corpus.open_source import Source, fetched, find_source
 from tinystarcoder.corpus.pipeline import build_corpus
 from tinystarcoder.corpus.pypi import fetch_wheel, is_name
+from tinystarcoder.corpus.settings import Settings
 from tinystarcoder.corpus.sources import SKIPPED_FOLDERS
 from tinystarcoder.errors import CorpusError
 
@@ -131,6 +132,25 @@ class TestTheDoor:
     def test_what_is_none(self, said):
         with pytest.raises(CorpusError, match=r"no such source|no package name"):
             find_source(said)
+
+    def test_what_may_be_a_mistyped_path_is_no_package(self):
+        with pytest.raises(CorpusError, match=r"no such file or folder; .* give pypi:data\.csv"):
+            find_source("data.csv")
+        assert find_source("pypi:zope.interface") == "zope.interface"
+
+    def test_who_gives_a_license_means_a_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(pypi, "fetch_wheel", lambda *_: pytest.fail("downloaded"))
+        settings = Settings(license="MIT")
+        with pytest.raises(CorpusError, match="there is no missing here: name what exists"):
+            build_corpus(["missing"], tmp_path / "corpus", settings=settings)
+
+    def test_what_is_downloaded_is_announced(self, index, tmp_path):
+        told = []
+        with pytest.raises(CorpusError, match="nothing is left of gone: no wheel of it"):
+            build_corpus(
+                ["gone", "pypi:gone"], tmp_path / "corpus", cache=tmp_path, announce=told.append
+            )
+        assert told == [["gone"]]
 
     def test_all_are_checked_before_anything_is_downloaded(self, tmp_path, monkeypatch):
         monkeypatch.setattr(pypi, "fetch_wheel", lambda *_: pytest.fail("downloaded"))

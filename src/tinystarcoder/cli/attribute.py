@@ -12,7 +12,7 @@ from ..corpus import attribution
 from ..corpus.attribution import CompactIndex, FullIndex, Span, open_index
 from ..errors import RequestError
 from ..pretrained import BUNDLED, locate
-from .options import STANDARD_INPUT, has_input, read_text
+from .options import STANDARD_INPUT, counted, has_input, read_text
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -39,7 +39,8 @@ def attribute(
     ] = STANDARD_INPUT,
     index: IndexFolder = None,
     at_least: Annotated[
-        int | None, typer.Option(metavar="K", help="Only spans of so many; by default 50.")
+        int | None,
+        typer.Option(metavar="K", help="Only spans of so many: 50, by default, or more."),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -48,8 +49,8 @@ def attribute(
     Prints the spans of at least K words or symbols, white space not counted,
     and whose they are. A full index finds every one, with package, version,
     path and license. nano's own is compact: it knows package and license,
-    may miss a span of less than 76, and names a package wrongly in one or two
-    of a hundred texts of 128.
+    may miss a span of less than 76, counts what it saw of one, and names a package
+    wrongly in one or two of a hundred texts of 128.
     """
     if file == STANDARD_INPUT and not has_input():
         raise RequestError("nothing to look up: name a file, or give text on standard input")
@@ -90,7 +91,7 @@ def described(text: str, spans: Sequence[Span]) -> list[str]:
         shown.append(f"{_lines(text, span)}, {span.words} words{more}: {excerpt}")
         shown += [f"  {_whose(source)}" for source in span.sources[:SHOWN]]
         if span.files > SHOWN:
-            shown.append(f"  and {span.files - SHOWN} more files")
+            shown.append(f"  and {counted(span.files - SHOWN, 'more file')}")
     common = list(dict.fromkeys(_lines(text, span) for span in spans if span.common))
     if common:
         shown.append(f"common, in {attribution.COMMON} packages or more: {'; '.join(common)}")

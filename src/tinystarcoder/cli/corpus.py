@@ -1,8 +1,9 @@
 """``tinystarcoder corpus``: build a corpus from packages, make it tokens, and ask it."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +12,72 @@ from ..corpus.pipeline import build_corpus
 from ..corpus.settings import Settings
 from ..corpus.tokenizing import tokenize_corpus
 from . import governance
+from .options import counted
 from .progress import progress_bar
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Names of packages (pypi:NAME to be sure), wheels, sdists (.tar.gz, .zip), folders, "
+        "git repositories (folders, or git+file:///PATH@REVISION), tables (.parquet, "
+        ".jsonl[.gz]), data sets (hf:OWNER/NAME), notebooks.",
+    ),
+]
+Output = Annotated[Path, typer.Option(help="The folder to make; it must not exist.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Worker processes; by default one a core.")]
+License = Annotated[
+    str | None,
+    typer.Option(
+        "--license",
+        metavar="SPDX",
+        help="License of what does not say its own, packages aside; else it is set aside.",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SOURCE",
+        help="A package that must not enter, nor near duplicates of its files. Repeatable.",
+    ),
+]
+Skip = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A folder name to leave out of folders. Repeatable."),
+]
+NearDedup = Annotated[bool, typer.Option(help="Drop near duplicates.")]
+Redact = Annotated[
+    bool,
+    typer.Option(help="Replace e-mail and public IP addresses, keys, passwords, authors' names."),
+]
+StripLicenseHeaders = Annotated[
+    bool, typer.Option(help="Take off comments at the top that repeat the license.")
+]
+OptOut = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A TOML list of packages, repositories, paths and authors to leave out.",
+    ),
+]
+Decontaminate = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="A benchmark (.jsonl[.gz], .parquet); files that hold a problem or a solution "
+        "of it are dropped. Repeatable.",
+    ),
+]
+MinQuality = Annotated[float, typer.Option(min=0, max=1, help="Drop files that score less.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Where wheels by name are kept; by default the user's cache."
+    ),
+]
 
 
 @app.callback()
@@ -23,72 +87,19 @@ def corpus() -> None:
 
 @app.command()
 def build(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Names of packages, wheels, sdists (.tar.gz, .zip), folders, git repositories "
-            "(folders, or git+file:///PATH@REVISION), tables (.parquet, .jsonl[.gz]), data sets "
-            "(hf:OWNER/NAME), notebooks.",
-        ),
-    ],
-    output: Annotated[Path, typer.Option(help="The folder to make; it must not exist.")],
-    license_: Annotated[
-        str | None,
-        typer.Option(
-            "--license",
-            metavar="SPDX",
-            help="License of what does not say its own, packages aside; else it is set aside.",
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SOURCE",
-            help="A package that must not enter, nor near duplicates of its files. Repeatable.",
-        ),
-    ] = None,
-    skip: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A folder name to leave out of folders. Repeatable."),
-    ] = None,
-    near_dedup: Annotated[bool, typer.Option(help="Drop near duplicates.")] = True,
-    redact: Annotated[
-        bool,
-        typer.Option(
-            help="Replace e-mail and public IP addresses, keys, passwords, authors' names."
-        ),
-    ] = False,
-    strip_license_headers: Annotated[
-        bool, typer.Option(help="Take off comments at the top that repeat the license.")
-    ] = False,
-    opt_out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A TOML list of packages, repositories, paths and authors to leave out.",
-        ),
-    ] = None,
-    decontaminate: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="A benchmark (.jsonl[.gz], .parquet); files that hold a problem or a solution "
-            "of it are dropped. Repeatable.",
-        ),
-    ] = None,
-    min_quality: Annotated[
-        float, typer.Option(min=0, max=1, help="Drop files that score less.")
-    ] = 0.0,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Where wheels by name are kept; by default the user's cache."
-        ),
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; by default one a core.")
-    ] = None,
+    sources: Sources,
+    output: Output,
+    license_: License = None,
+    exclude: Exclude = None,
+    skip: Skip = None,
+    near_dedup: NearDedup = True,
+    redact: Redact = False,
+    strip_license_headers: StripLicenseHeaders = False,
+    opt_out: OptOut = None,
+    decontaminate: Decontaminate = None,
+    min_quality: MinQuality = 0.0,
+    cache: Cache = None,
+    jobs: Jobs = None,
 ) -> None:
     """Build a corpus folder: licensed, filtered, deduplicated, with a manifest.
 
@@ -104,8 +115,7 @@ def build(
         opt_out=None if opt_out is None else str(opt_out),
         decontaminate=tuple(map(str, decontaminate or ())),
     )
-    with progress_bar() as bar:
-        task = bar.add_task("")
+    with progress_bar() as progress:
         manifest = build_corpus(
             sources,
             output,
@@ -113,18 +123,27 @@ def build(
             excluded=exclude or (),
             cache=cache,
             jobs=jobs or os.cpu_count() or 1,
-            progress=lambda stage, done, total: bar.update(
-                task, description=stage, completed=done, total=total
-            ),
+            announce=_announce,
+            progress=progress,
         )
+    _print_summary(output, manifest)
+
+
+def _announce(names: Sequence[str]) -> None:
+    typer.echo(
+        f"packages by name, from the package index or the cache: {', '.join(names)}", err=True
+    )
+
+
+def _print_summary(output: Path, manifest: Mapping[str, Any]) -> None:
     totals = manifest["totals"]
     typer.echo(
-        f"{output}: {totals['bytes'] / 1e6:.1f} MB in {totals['files']} files "
-        f"of {totals['packages']} packages (read: {totals['read_bytes'] / 1e6:.1f} MB in "
-        f"{totals['read_files']} files)"
+        f"{output}: {totals['bytes'] / 1e6:.1f} MB in {counted(totals['files'], 'file')} "
+        f"of {counted(totals['packages'], 'package')} (read: {totals['read_bytes'] / 1e6:.1f} MB "
+        f"in {counted(totals['read_files'], 'file')})"
     )
     for name, count in manifest["dropped_files"].items():
-        typer.echo(f"  {count:7} files dropped: {name}")
+        typer.echo(f"  {count:7} dropped: {name}")
     for kind, count in manifest["redacted"].items():
         typer.echo(f"  {count:7} replaced: {kind}")
     for report in manifest["packages"]:
@@ -136,7 +155,7 @@ def build(
 def tokenize(
     corpus: Annotated[Path, typer.Argument(help="A folder made by `corpus build`.")],
     tokenizer: Annotated[Path, typer.Option(help="A folder with a tokenizer.")],
-    output: Annotated[Path, typer.Option(help="The folder to make; it must not exist.")],
+    output: Output,
     check_every: Annotated[
         int,
         typer.Option(
@@ -144,28 +163,23 @@ def tokenize(
             help="Encode one of so many documents by the tokenizers library too, and compare.",
         ),
     ] = CHECK_EVERY,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; by default one a core.")
-    ] = None,
+    jobs: Jobs = None,
 ) -> None:
     """Make the token shards that training reads.
 
     Started again after an interruption, it goes on where it stopped.
     """
-    with progress_bar() as bar:
-        task = bar.add_task("")
+    with progress_bar() as progress:
         shards = tokenize_corpus(
             corpus,
             tokenizer,
             output,
             check_every=check_every,
             jobs=jobs or os.cpu_count() or 1,
-            progress=lambda step, done, total: bar.update(
-                task, description=step, completed=done, total=total
-            ),
+            progress=progress,
         )
     typer.echo(
-        f"{output}: {shards.num_tokens} tokens of {len(shards)} documents, "
+        f"{output}: {shards.num_tokens} tokens of {counted(len(shards), 'document')}, "
         f"{shards.num_bytes / shards.num_tokens:.3f} bytes a token"
     )
 

@@ -15,7 +15,7 @@ from ..corpus.notice import notice as notice_of
 from ..corpus.parquet import read_documents, read_manifest
 from ..errors import RequestError
 from ..files import write_atomically
-from .options import read_text
+from .options import counted, read_text
 from .progress import progress_bar
 
 Corpus = Annotated[Path, typer.Argument(help="A folder made by `corpus build`.")]
@@ -86,7 +86,7 @@ def _described(entry: dict[str, Any]) -> str:
     dropped = "".join(
         f", {drop['files']} dropped: {reason}" for reason, drop in entry["dropped"].items()
     )
-    size = f"{entry['files']} files, {entry['bytes'] / 1e6:.1f} MB"
+    size = f"{counted(entry['files'], 'file')}, {entry['bytes'] / 1e6:.1f} MB"
     return f"{name} ({entry['license']}): {size}{dropped}"
 
 
@@ -107,17 +107,17 @@ def index(
     documents = read_documents(corpus)
     # A compact index is made from a full one, whose files are still mapped when it goes.
     temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-    with progress_bar() as bar, temporary as folder:
-        task = bar.add_task("documents", total=read_manifest(corpus)["totals"]["files"])
+    total = read_manifest(corpus)["totals"]["files"]
+    with progress_bar() as show, temporary as folder:
         full = build_full(
             documents,
             Path(folder) / "full" if compact else output,
             at_least=at_least,
-            progress=lambda done: bar.update(task, completed=done),
+            progress=lambda done: show("documents", done, total),
         )
         if compact:
             made = build_compact(full, output)
-            said = f"a gram of {made.gram} words at every {made.stride}th"
+            said = f"grams of {made.gram} words, {counted(made.stride, 'word')} apart,"
         else:
             said = f"spans of {full.at_least} words and more"
     size = sum(file.stat().st_size for file in output.iterdir())

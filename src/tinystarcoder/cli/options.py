@@ -38,6 +38,11 @@ Stop = Annotated[
 ]
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def has_input() -> bool:
     """Whether text comes on standard input: it is neither a terminal nor closed."""
     return sys.stdin is not None and not sys.stdin.isatty()

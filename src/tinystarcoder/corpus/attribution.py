@@ -44,6 +44,9 @@ FOLDER = "attribution"
 COMMON = 3
 """What stands in so many packages is named as common: a license's header, a usual idiom."""
 
+MIN_AT_LEAST = 8
+"""Words of the shortest spans that an index can be made for."""
+
 SHOWN = 20
 """Sources that a span names; it counts them all."""
 
@@ -125,9 +128,10 @@ class FullIndex:
         """
         needed = self.at_least if at_least is None else at_least
         if needed < self.at_least:
+            least = "" if needed >= MIN_AT_LEAST else ", the least there is"
             raise CorpusError(
                 f"spans of {needed} words: this index finds those of {self.at_least} and more; "
-                f"make one with: corpus index --at-least {needed}"
+                f"make one with: corpus index --at-least {max(needed, MIN_AT_LEAST)}{least}"
             )
         data = _bytes_of(text)
         words = words_of(data)
@@ -246,12 +250,14 @@ class CompactIndex:
     def find(self, text: str, at_least: int | None = None) -> list[Span]:
         """Spans that are probably in the corpus, in order; ``words`` is what was seen of them.
 
-        Raises CorpusError for another number than the index was made for.
+        Of more words than the index was made for, those of which so many were seen.
+        Raises CorpusError for fewer.
         """
-        if at_least not in (None, self.at_least):
+        needed = self.at_least if at_least is None else at_least
+        if needed < self.at_least:
             raise CorpusError(
-                f"spans of {at_least} words: a compact index is made for those of {self.at_least}; "
-                "make a full one with: corpus index"
+                f"spans of {needed} words: a compact index is for those of {self.at_least} and "
+                "more; make a full one with: corpus index"
             )
         data = _bytes_of(text)
         words = words_of(data)
@@ -261,6 +267,8 @@ class CompactIndex:
         new = (np.diff(source) != 0) | (np.diff(at) > self.stride)
         for group in np.split(np.arange(len(at)), np.flatnonzero(new) + 1) if len(at) else ():
             start, end = int(at[group[0]]), int(at[group[-1]]) + self.gram
+            if end - start < needed > self.at_least:
+                continue
             common = int(source[group[0]]) == len(self.sources)
             sources = () if common else (Source(**self.sources[source[group[0]]]),)
             place = _characters(data, words, start, end)

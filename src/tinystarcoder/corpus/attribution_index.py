@@ -21,12 +21,20 @@ from numpy.typing import NDArray
 
 from ..errors import CorpusError
 from ..files import write_atomically
-from .attribution import COMMON, FORMAT, INDEX, CompactIndex, FullIndex, slots_of, source_bits
+from .attribution import (
+    COMMON,
+    FORMAT,
+    INDEX,
+    MIN_AT_LEAST,
+    CompactIndex,
+    FullIndex,
+    slots_of,
+    source_bits,
+)
 from .document import Document
 from .words import gram_codes, words_of
 
 AT_LEAST = 50
-MIN_AT_LEAST = 8
 
 COMPACT_BYTES = 9_900_000
 COMPACT_GRAM = 16

@@ -1,6 +1,7 @@
 """The door to every kind of source: what a user wrote, and the source that it means.
 
-    requests, pypi:requests==2.32.3    a package's wheel, by pip
+    requests, pypi:requests==2.32.3    a package's wheel, by pip; with a dot in its name
+                                       pypi:zope.interface alone
     x.whl, x.tar.gz, x.zip             a wheel or an sdist
     a folder                           its Python files; of a git repository, those that
                                        HEAD tracks
@@ -9,8 +10,9 @@
     hf:OWNER/NAME[@REVISION]           a dataset by name
     x.ipynb, x.py                      a single file
 
-Something on the disk wins over a package of that name. A source is small and
-can be sent to a worker; it is opened there.
+Something on the disk wins over a package of that name, and what may be a mistyped
+path never becomes a package: a stranger's could have that name. A source is small
+and can be sent to a worker; it is opened there.
 """
 
 from collections.abc import Callable, Sequence
@@ -85,9 +87,11 @@ def find_source(text: str | Path) -> Source | str:
         return _folder(path)
     if path.is_file():
         return Source(_kind_of_file(path), path.name, path)
-    if "/" not in said and not path.name.endswith(_SUFFIXES) and pypi.is_name(said):
-        return said
-    raise CorpusError(f"{said}: no such source; give {_CHOICES}")
+    if not pypi.is_name(said) or path.name.endswith(_SUFFIXES):
+        raise CorpusError(f"{said}: no such source; give {_CHOICES}")
+    if "." in said.partition("==")[0]:
+        raise CorpusError(f"{said}: no such file or folder; if it is a package, give pypi:{said}")
+    return said
 
 
 def fetched(

@@ -17,7 +17,7 @@ each worker, and by what ``grouping.py`` sorts at once.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from itertools import compress
@@ -117,20 +117,27 @@ def build_corpus(
     excluded: Sequence[str | Path] = (),
     cache: Path | None = None,
     jobs: int = 1,
+    announce: Callable[[Sequence[str]], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Builds ``output`` and returns its manifest.
 
     What a source may be tells ``open_source.py``; packages by name are downloaded
-    into ``cache``. Documents of the ``excluded`` sources, whatever their license,
-    never enter: neither their packages in any version nor near duplicates of
-    their files.
+    into ``cache``, once ``announce`` was told which. Documents of the ``excluded``
+    sources, whatever their license, never enter: neither their packages in any
+    version nor near duplicates of their files.
 
     Raises CorpusError for what is no source, an output that exists, or where
     nothing is left. A broken archive is set aside.
     """
     build = prepare_build(
-        said_sources, output, settings=settings, excluded=excluded, cache=cache, progress=progress
+        said_sources,
+        output,
+        settings=settings,
+        excluded=excluded,
+        cache=cache,
+        announce=announce,
+        progress=progress,
     )
     try:
         run_steps(STEPS, build, jobs, progress)
@@ -146,6 +153,7 @@ def prepare_build(
     settings: Settings = DEFAULTS,
     excluded: Sequence[str | Path] = (),
     cache: Path | None = None,
+    announce: Callable[[Sequence[str]], None] | None = None,
     progress: Progress | None = None,
 ) -> "Build":
     """Finds the sources of a build and checks what it is told: the job of STEPS."""
@@ -156,10 +164,24 @@ def prepare_build(
     downloads = partial(progress or (lambda *_: None), "downloading")
     # Excluded sources come first, so that their files win over every copy; then they go.
     said = [[find_source(text) for text in texts] for texts in (excluded, said_sources)]
+    _check_license_is_used(settings.license, said[1])
+    names = [source for sources in said for source in sources if isinstance(source, str)]
+    if names and announce is not None:
+        announce(list(dict.fromkeys(names)))
     first, rest = (fetched(found, cache or default_cache(), downloads) for found in said)
     firsts = len(first)
     tasks = [_Task(source, settings, n < firsts) for n, source in enumerate([*first, *rest])]
     return Build(tuple(tasks), firsts, output, settings)
+
+
+def _check_license_is_used(license_: str | None, sources: Sequence[Source | str]) -> None:
+    """Who gives a license means a folder or a file: packages alone are mistyped ones, perhaps."""
+    names = [source for source in sources if isinstance(source, str)]
+    if license_ and names and len(names) == len(sources):
+        raise CorpusError(
+            f"--license {license_} speaks for files and folders, not for packages by name, and "
+            f"there is no {' or '.join(names)} here: name what exists, or leave --license out"
+        )
 
 
 @dataclass(frozen=True)
@@ -450,11 +472,15 @@ def _passed(opened: Opened, license_: str, stages: Stages, report: Report) -> It
 
 
 def _nothing_left(reports: list[Report]) -> str:
-    reasons = [report.set_aside for report in reports if report.set_aside]
-    return (
-        f"nothing is left of {len(reports)} sources: "
-        f"{reasons[0] if reasons else 'every file was set aside'}"
-    )
+    """What became of the first source, which is all of them where it is mistyped or broken."""
+    first, more = reports[0], len(reports) - 1
+    why = first.set_aside or "no Python file in it"
+    if not first.set_aside and first.dropped.files:
+        reason = max(first.dropped.files, key=lambda name: first.dropped.files[name])
+        count, example = first.dropped.files[reason], first.dropped.examples[reason][0]
+        why = f"{count} of {first.read_files} files dropped, such as {example}: {reason}"
+    others = f", nor of {more} more" if more else ""
+    return f"nothing is left of {first.source}{others}: {why}"
 
 
 def _manifest(

@@ -186,7 +186,8 @@ def open_package(path: Path, skipped: frozenset[str] = SKIPPED_FOLDERS) -> Packa
         return Package(_Folder(path, names_in(path, skipped)), path.resolve().name)
     default_name = path.name.split("-")[0]
     try:
-        archive = _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
+        is_zip = path.suffix in (".whl", ".zip") or zipfile.is_zipfile(path)
+        archive = _Zip(path) if is_zip else _Tar(path)
         return Package(archive, default_name)
     except SetAside as reason:
         raise CorpusError(f"{path}: {reason}") from reason
