@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tinystarcoder.cli.evaluate import app
-from tinystarcoder.errors import CorpusError, ModelNotFoundError
+from tinystarcoder.errors import CorpusError, EvaluationError, ModelNotFoundError
 from tinystarcoder.evaluation.bits_per_byte import Scorer
 from tinystarcoder.generation.generate import sample_texts
 from tinystarcoder.generation.sampling import SamplingOptions
@@ -87,6 +87,18 @@ def test_middles(model: Path, source: Path) -> None:
     assert len({score["bits_per_byte"] for score in scores.values()}) == 3
     assert len({score["bytes"] for score in scores.values()}) == 1
     assert report != json.loads(run(*arguments, "--seed", 1).stdout)
+
+
+def test_where_nothing_is_scored(model: Path, source: Path, tmp_path: Path) -> None:
+    """A source is null in JSON, which has no NaN; nothing at all is an error."""
+    (tmp_path / "one.py").write_text("x")
+    options = ("--fim", "--seed", 5)  # Which draws a middle of no character.
+    with pytest.raises(EvaluationError, match=r"one\.py: no text of which something can be "):
+        run("bits-per-byte", model, tmp_path / "one.py", *options)
+    arguments = ("bits-per-byte", model, tmp_path / "one.py", source / "a.py", *options)
+    report = json.loads(run(*arguments, "--json").stdout, parse_constant=pytest.fail)
+    assert report["scores"]["one.py"]["psm"]["bits_per_byte"] is None
+    assert "nan" not in run(*arguments).stdout
 
 
 def test_parse_rate(model: Path, source: Path) -> None:

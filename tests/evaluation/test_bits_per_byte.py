@@ -256,10 +256,12 @@ def test_a_single_file_is_a_source(folder: Path) -> None:
         ("broken.py", "NUL bytes"),
         ("notes.txt", "neither a wheel"),
         ("empty", "no readable Python file"),
+        ("nothing.py", "no readable Python file in it, or empty ones alone"),
     ],
 )
 def test_bad_sources_are_named(folder: Path, name: str, cause: str) -> None:
     (folder / "empty").mkdir()
+    (folder / "nothing.py").write_text("")
     with pytest.raises(CorpusError, match=cause) as caught:
         list(read_sources([folder / name]))
     assert name in str(caught.value)

@@ -19,7 +19,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from ..engine.packed_weights import Precision
-from ..errors import RequestError
+from ..errors import EvaluationError, RequestError
 from ..evaluation import report
 from ..evaluation.bits_per_byte import MIDDLES, STRETCH, STRIDE, WINDOW, Score, Scorer
 from ..evaluation.execution import Limits
@@ -37,10 +37,7 @@ from ..evaluation.problems import BENCHMARKS
 from ..evaluation.sandbox import Sandbox
 from ..evaluation.scoring import Run, runner
 from ..evaluation.suite import (
-    BOUNDARIES,
-    KEYSTROKES,
     ON_FILES,
-    SPECULATION,
     TASKS,
     Settings,
     Subject,
@@ -48,6 +45,7 @@ from ..evaluation.suite import (
 )
 from ..fim import Order
 from ..pretrained import load
+from .options import counted
 
 
 class SuiteGroup(TyperGroup):
@@ -73,6 +71,48 @@ Weights = Annotated[
 Seed = Annotated[int, typer.Option(help="Draws where files are cut.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with every figure.")]
 
+# Of `all` alone.
+Subjects = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="nano, a folder or a hub id; transformers:NAME; llama.cpp:URL or "
+        "openai:URL#NAME; jedi, for keystrokes.",
+    ),
+]
+HeldOut = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="SOURCE", help="Held-out wheels, sdists, folders or .py files."),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[:FILE]",
+        help=f"Of {', '.join(TASKS)}, with the benchmark's file. Repeatable; "
+        "without it, those on files.",
+    ),
+]
+Draft = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="For speculation; without it, prompt lookup."),
+]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="So many problems a benchmark, evenly spread.")
+]
+Lines = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Lines that line-match masks and keystrokes types; holes of boundaries."
+    ),
+]
+Prompts = Annotated[int, typer.Option(min=1, help="Prompts of parse-rate and speculation.")]
+Scored = Annotated[
+    bool, typer.Option("--score/--no-score", help="Score the samples, or write them alone.")
+]
+NoSandbox = Annotated[
+    bool, typer.Option("--unsafe-no-sandbox", help="Run model-written code without one.")
+]
+
 # The scores of one file or source, a column each.
 Scores = Sequence[Score]
 
@@ -84,57 +124,24 @@ def evaluate() -> None:
 
 @app.command("all")
 def all_(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="nano, a folder or a hub id; transformers:NAME; llama.cpp:URL or "
-            "openai:URL#NAME; jedi, for keystrokes.",
-        ),
-    ],
+    model: Subjects,
     output: Annotated[Path, typer.Option(help="Where samples, scores and reports go.")],
-    sources: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="SOURCE", help="Held-out wheels, sdists, folders or .py files."),
-    ] = None,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[:FILE]",
-            help=f"Of {', '.join(TASKS)}, with the benchmark's file. Repeatable; "
-            "without it, those on files.",
-        ),
-    ] = None,
-    draft: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="For speculation; without it, prompt lookup."),
-    ] = None,
+    sources: HeldOut = None,
+    task: Tasks = None,
+    draft: Draft = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples a problem.")] = 1,
     temperature: Annotated[float, typer.Option(help="0: greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw among those of this probability.")] = 1.0,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="So many problems a benchmark, evenly spread.")
-    ] = None,
-    lines: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Lines that line-match masks and keystrokes types; holes of boundaries."
-        ),
-    ] = 500,
-    prompts: Annotated[
-        int, typer.Option(min=1, help="Prompts of parse-rate and speculation.")
-    ] = 50,
+    limit: Limit = None,
+    lines: Lines = 500,
+    prompts: Prompts = 50,
     seed: Annotated[int, typer.Option(help="Draws samples, and where files are cut.")] = 0,
     precision: Weights = "fp32",
     order: Annotated[Order, typer.Option(help="In which infilling is asked.")] = "spm",
-    score: Annotated[
-        bool, typer.Option("--score/--no-score", help="Score the samples, or write them alone.")
-    ] = True,
+    score: Scored = True,
     cpu_seconds: Annotated[int, typer.Option(min=1, help="CPU time of a program.")] = 3,
     workers: Annotated[int, typer.Option(min=1, help="Programs at a time.")] = os.cpu_count() or 1,
-    unsafe_no_sandbox: Annotated[
-        bool, typer.Option("--unsafe-no-sandbox", help="Run model-written code without one.")
-    ] = False,
+    unsafe_no_sandbox: NoSandbox = False,
 ) -> None:
     """Run tasks; write report.json, report.md, report.html and plots.
 
@@ -151,21 +158,7 @@ def all_(
     if score and any(name in BENCHMARKS for name, _ in names):
         run = runner(Sandbox(unsafe=unsafe_no_sandbox), Limits(cpu_seconds, 5.0 * cpu_seconds))
     for name, path in names:
-        if name in ("bits-per-byte", "middles"):
-            suite.bits_per_byte(name)
-        elif name == "parse-rate":
-            suite.parse_rate()
-        elif name == KEYSTROKES:
-            suite.keystrokes(score=score)
-        elif name == BOUNDARIES:
-            suite.boundaries(score=score)
-        elif name == SPECULATION:
-            suite.speculation(draft)
-        else:
-            chosen = suite.task(name, path)
-            written = suite.generate(chosen)
-            if score:
-                suite.score(chosen, written, run, workers)
+        suite.run(name, path, draft=draft, score=score, run=run, workers=workers)
     if score:
         typer.echo(report.markdown(report.write(output)))
 
@@ -174,6 +167,8 @@ def _named_task(text: str) -> tuple[str, Path | None]:
     name, _, path = text.partition(":")
     if name not in TASKS:
         raise RequestError(f"--task {name}: must be one of {', '.join(TASKS)}")
+    if path and name not in BENCHMARKS:
+        raise RequestError(f"--task {text}: {name} has no file; it is about SOURCE, named before")
     return name, Path(path) if path else None
 
 
@@ -219,13 +214,19 @@ def bits_per_byte(
     rows = [(source.name, score(source)) for source in read_sources(sources)]
     rows.append(("total", _sum(scores for _, scores in rows)))
     columns = MIDDLES if fim else ("bits-per-byte",)
+    if not rows[-1][1][0].bytes:
+        names = ", ".join(map(str, sources))
+        raise EvaluationError(
+            f"{names}: no text of which something can be scored; give longer files"
+        )
     if json_:
         protocol = (
             {"stretch": STRETCH, "seed": seed} if fim else {"window": WINDOW, "stride": STRIDE}
         )
         figures = {
             name: {
-                column: asdict(score) | {"bits_per_byte": score.bits_per_byte}
+                column: asdict(score)
+                | {"bits_per_byte": score.bits_per_byte if score.bytes else None}
                 for column, score in zip(columns, scores, strict=True)
             }
             for name, scores in rows
@@ -313,8 +314,9 @@ def _print_scores(columns: Sequence[str], rows: Sequence[tuple[str, Scores]]) ->
     for column in table.columns[1:]:
         column.justify = "right"
     for name, scores in rows:
-        figures = (f"{score.bits_per_byte:.4f}" for score in scores)
+        figures = (f"{score.bits_per_byte:.4f}" if score.bytes else "-" for score in scores)
         table.add_row(name, f"{scores[0].bytes:,}", f"{scores[0].tokens:,}", *figures)
     Console().print(table)
     if skipped := rows[-1][1][0].skipped:
-        typer.echo(f"{skipped} stretches did not fit the model's context", err=True)
+        told = counted(skipped, "stretch", "stretches")
+        typer.echo(f"{told} did not fit the model's context", err=True)

