@@ -246,7 +246,7 @@ class TestEnds:
 
     def test_bad_requests_are_told_at_once(self, table: Tables) -> None:
         scheduler = Scheduler(table())
-        with pytest.raises(RequestError, match="context holds 192"):
+        with pytest.raises(RequestError, match="context has room for 192"):
             scheduler.submit([1] * 200, SamplingOptions())
         with pytest.raises(RequestError, match="token id 12 is outside"):
             scheduler.submit([12], SamplingOptions())

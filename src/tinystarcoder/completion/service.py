@@ -18,11 +18,18 @@ from typing import Self
 
 from .. import fim
 from ..errors import RequestError
-from ..generation.generate import Piece, pieces_of
+from ..generation.generate import FinishReason, Piece, pieces_of
 from ..generation.healing import Healing, take_back
 from ..generation.sampling import SamplingOptions
 from ..generation.scheduler import Generation, Scheduler
-from ..generation.sequence import NEVER, Cancellation, Mixture, Token, room_for_prompt
+from ..generation.sequence import (
+    NEVER,
+    Cancellation,
+    Mixture,
+    Token,
+    check_fits,
+    room_for_prompt,
+)
 from ..pretrained import Model
 from ..tokenizer import LineEncoder
 from .context import fit, header
@@ -84,6 +91,11 @@ class CompletionService:
         self._above = lru_cache(maxsize=2 * slots)(partial(header, encode=self._encode))
         # One request asks for its prompt several times.
         self._prompt = lru_cache(maxsize=2 * slots)(self._made_prompt)
+
+    @property
+    def most_tokens(self) -> int:
+        """Half of the context: as many as a suggestion takes, however many are asked for."""
+        return self.model.config.n_positions // 2
 
     def close(self) -> None:
         """Ends what is being written, and the engine's thread."""
@@ -155,11 +167,7 @@ class CompletionService:
         BusyError where too many ask.
         """
         ids = list(ids) or [self.model.config.bos_token_id]
-        if len(ids) > (room := room_for_prompt(self.model.config, options.max_tokens)):
-            raise RequestError(
-                f"the prompt has {len(ids)} tokens: with max_tokens {options.max_tokens}, this "
-                f"model's context has room for {room}; shorten it or ask for fewer"
-            )
+        check_fits(self.model.config, len(ids), options.max_tokens)
         self.scheduler.check_room(CLIENT.get())
         return Run(self, ids, options, cancelled, sample, mixture, line_break)
 
@@ -286,6 +294,11 @@ class Run:
             for _ in pieces:
                 pass
         return self
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """The same in two words: a text that ran out of time ends as one that ran out of tokens."""
+        return "stop" if self.finish in ("end", "stop") else "length"
 
     @property
     def stopping_word(self) -> str:

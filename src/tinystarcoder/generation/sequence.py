@@ -71,11 +71,7 @@ class Sequence:
         healing: Healing | None = None,
         mixture: Mixture | None = None,
     ) -> None:
-        if len(prompt_ids) > (room := room_for_prompt(config, options.max_tokens)):
-            raise RequestError(
-                f"a prompt of {len(prompt_ids)} tokens: with max_tokens {options.max_tokens}, "
-                f"this model's context holds {room}"
-            )
+        check_fits(config, len(prompt_ids), options.max_tokens)
         self.ids = list(prompt_ids)
         self.generated = 0
         self.options = options
@@ -119,6 +115,15 @@ def room_for_prompt(config: ModelConfig, max_tokens: int) -> int:
             f"{config.n_positions}; ask for fewer"
         )
     return config.n_positions - max_tokens
+
+
+def check_fits(config: ModelConfig, prompt_tokens: int, max_tokens: int) -> None:
+    """Raises RequestError where a prompt and what may follow it do not fit the context."""
+    if prompt_tokens > (room := room_for_prompt(config, max_tokens)):
+        raise RequestError(
+            f"the prompt has {prompt_tokens} tokens: with max_tokens {max_tokens}, this "
+            f"model's context has room for {room}; shorten it or ask for fewer"
+        )
 
 
 def extend_to(

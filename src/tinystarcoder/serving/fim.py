@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
-from ..completion.request import CompletionRequest, Finish
+from ..completion.request import CompletionRequest
 from ..completion.service import Run
 from ..generation.sampling import SamplingOptions
 from .exchange import Reply, Server, Stream, Whole, endpoint, event
@@ -22,8 +22,6 @@ from .fields import Fields
 from .openai import check_model, shape
 
 MAX_TOKENS = 256
-
-_REASONS: dict[Finish, str] = {"length": "length", "cancelled": "length"}
 
 
 def routes(server: Server) -> list[BaseRoute]:
@@ -63,8 +61,7 @@ def _answer(fields: Fields, server: Server) -> Reply:
 
 def _whole(run: Run, common: dict[str, Any]) -> dict[str, Any]:
     message = {"role": "assistant", "content": run.text}
-    reason = _REASONS.get(run.finish, "stop")
-    choice = {"index": 0, "message": message, "finish_reason": reason}
+    choice = {"index": 0, "message": message, "finish_reason": run.finish_reason}
     used, made = run.cost.prompt_tokens, run.cost.completion_tokens
     usage = {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}
     return {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
@@ -73,7 +70,7 @@ def _whole(run: Run, common: dict[str, Any]) -> dict[str, Any]:
 def _stream(run: Run, common: dict[str, Any]) -> Iterator[bytes]:
     def chunk(text: str, *, is_last: bool) -> bytes:
         delta = {"role": "assistant", "content": text}
-        reason = _REASONS.get(run.finish, "stop") if is_last else None
+        reason = run.finish_reason if is_last else None
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         return event({**common, "object": "chat.completion.chunk", "choices": [choice]})
 

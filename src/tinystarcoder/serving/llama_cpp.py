@@ -129,7 +129,7 @@ def _infill(fields: Fields, server: Server) -> Reply:
     fields.end()
     if asked.stream:
         raise HttpError(400, "stream is served as false only: a suggestion is filtered whole")
-    most = service.model.config.n_positions // 2
+    most = service.most_tokens
     wanted = asked.limit if asked.limit >= 0 else most
     sampling = replace(asked.sampling, max_tokens=min(wanted or WARM_UP_TOKENS, most))
     request = CompletionRequest(

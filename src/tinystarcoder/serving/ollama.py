@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from .. import __version__
-from ..completion.request import CompletionRequest, Finish
+from ..completion.request import CompletionRequest
 from ..completion.service import CompletionService, Run
 from ..generation.sampling import SamplingOptions
 from ..generation.sequence import Cancellation
@@ -44,7 +44,6 @@ _WITHOUT_EFFECT = (
     *("num_ctx", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "numa"),
     *("use_mmap", "use_mlock", "low_vram", "repeat_last_n"),
 )
-_REASONS: dict[Finish, str] = {"length": "length", "cancelled": "length"}
 
 
 def routes(server: Server) -> list[BaseRoute]:
@@ -164,8 +163,8 @@ def _prompted(asked: _Asked, service: CompletionService) -> Callable[..., Run]:
     """Makes runs of what was asked, with as many tokens as ``num_predict`` comes to."""
     context = service.model.config.n_positions
     if asked.suffix:
-        half = context // 2
-        limit = min(asked.limit, half) if asked.limit > 0 else half
+        most = service.most_tokens
+        limit = min(asked.limit, most) if asked.limit > 0 else most
         sampling = replace(asked.options, max_tokens=limit)
         request = CompletionRequest(asked.prompt, asked.suffix, sampling=sampling)
         return partial(service.fill, request)
@@ -192,7 +191,7 @@ def _final(run: Run, begun: float) -> dict[str, Any]:
     """The last object's account of the work; durations in nanoseconds."""
     cost = run.cost
     return {
-        **_done(_REASONS.get(run.finish, "stop")),
+        **_done(run.finish_reason),
         "total_duration": _nanoseconds(time.monotonic() - begun),
         "load_duration": 0,
         "prompt_eval_count": cost.prompt_tokens,

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ..completion.request import CompletionRequest, Cost, Finish
+from ..completion.request import CompletionRequest, Cost
 from ..completion.service import CompletionService, Run
 from ..generation.sampling import SamplingOptions
 from ..generation.sequence import Cancellation, Token
@@ -30,14 +30,6 @@ from .fields import Fields
 
 MAX_CHOICES = 16
 MAX_LOGPROBS = 5
-
-# A text that ran out of time ends as one that ran out of tokens.
-_REASONS: dict[Finish, str] = {
-    "end": "stop",
-    "stop": "stop",
-    "length": "length",
-    "cancelled": "length",
-}
 
 
 @dataclass(frozen=True)
@@ -163,7 +155,7 @@ class _Answer:
                 logprobs.add(run.tokens)
             shown = logprobs and logprobs.take(len(run.text))
             text = self._asked.prompt * self._asked.echo + run.text
-            choices.append(_choice(index, text, shown, _REASONS.get(run.finish)))
+            choices.append(_choice(index, text, shown, run.finish_reason))
         return {**self._common, "choices": choices, "usage": _usage([run.cost for run in runs])}
 
     def _stream(self, cancelled: Cancellation) -> Iterator[bytes]:
@@ -187,7 +179,7 @@ class _Answer:
                     shown = logprobs and logprobs.take(len(run.text))
                     yield self._event([_choice(index, piece.text, shown, piece.finish_reason)])
         if run.finish == "cancelled":
-            yield self._event([_choice(index, "", None, _REASONS["cancelled"])])
+            yield self._event([_choice(index, "", None, run.finish_reason)])
 
     def _event(self, choices: list[dict[str, Any]]) -> bytes:
         usage = {"usage": None} if self._asked.include_usage else {}

@@ -57,9 +57,8 @@ def _answer(fields: Fields, server: Server) -> Reply:
     mode = fields.text("mode", "auto")
     if mode not in get_args(Mode):
         raise FieldError(f"mode must be one of {', '.join(get_args(Mode))}", "mode")
-    half = server.service.model.config.n_positions // 2
     sampling = SamplingOptions(
-        max_tokens=fields.integer("max_tokens", 64, 1, half),
+        max_tokens=fields.integer("max_tokens", 64, 1, server.service.most_tokens),
         temperature=fields.number("temperature", 0.0, 0, 2),
         top_p=fields.number("top_p", 1.0, 0, 1),
         top_k=fields.integer("top_k", 0, 0),

@@ -83,7 +83,7 @@ def _suggestion(fields: Fields, server: Server) -> Reply:
     prefix, suffix = segments.text("prefix"), segments.text("suffix", "")
     path = segments.text("filepath", "") or None
     sampling = SamplingOptions(
-        max_tokens=min(MAX_TOKENS, server.service.model.config.n_positions // 2),
+        max_tokens=min(MAX_TOKENS, server.service.most_tokens),
         temperature=fields.number("temperature", 0.0, 0),
         seed=fields.integer("seed", 0, 0) if fields.has("seed") else None,
     )
