@@ -11,7 +11,6 @@ from tinystarcoder.corpus.filters import (
     FILTERS,
     MAX_CHARACTERS,
     MIN_TABLE_LINES,
-    reason_against,
 )
 
 from .conftest import module
@@ -21,6 +20,11 @@ GOOD = module(1)
 
 def document(text: str, path: str = "pkg/a.py") -> Document:
     return Document(text, path, "pkg", "1.0", "MIT")
+
+
+def reason_against(document: Document) -> str | None:
+    """The first filter's reason to set the document aside; None where all keep it."""
+    return next(filter(None, (keep(document) for keep in FILTERS)), None)
 
 
 def lines(line: str, count: int) -> str:

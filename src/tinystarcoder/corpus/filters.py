@@ -153,11 +153,3 @@ FILTERS: Sequence[Filter] = (
     data_table,
     encoded,
 )
-
-
-def reason_against(document: Document, filters: Sequence[Filter] = FILTERS) -> str | None:
-    """The first filter's reason to set the document aside; None where all keep it."""
-    for keep in filters:
-        if reason := keep(document):
-            return reason
-    return None

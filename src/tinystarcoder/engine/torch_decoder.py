@@ -1,9 +1,10 @@
-"""The decoder in torch: for a GPU, and a second oracle beside numpy's.
+"""The decoder in torch: a second oracle beside numpy's.
 
 It runs ``model/gpt_bigcode.py``, the model that training has, behind the
-decoder protocol. It gives up batching (slots of one call run one after another,
-so that each gives the same bits as alone), CUDA graphs, and small memory: a slot
-reserves its cache for the whole context.
+decoder protocol, so that the tests hold both to one another. No command loads
+it; in Python it decodes on a GPU, too. It gives up batching (slots of one call
+run one after another, so that each gives the same bits as alone), CUDA graphs,
+and small memory: a slot reserves its cache for the whole context.
 """
 
 from collections.abc import Sequence

@@ -18,13 +18,11 @@ first suggestion that is right, though a later one might have said more.
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..completion.postprocess import Filter, postprocess
 from ..completion.request import CompletionRequest, Score, Suggestion
-from ..completion.service import CompletionService
 from ..completion.suggestion_cache import SuggestionCache
 from ..generation.sampling import SamplingOptions
 from .generators import Ask, Generator
@@ -127,29 +125,10 @@ def replay(line: Line, suggest: Suggest) -> Typed:
     return Typed(len(line.text), keys, places, shown, accepted, whole)
 
 
-def replay_all(lines: Sequence[Line], suggest: Suggest, at_once: int = AT_ONCE) -> Iterator[Typed]:
-    """:func:`replay` of each line, in their order, so many at once: a service batches them."""
-    pool = ThreadPoolExecutor(at_once)
-    try:
-        yield from pool.map(lambda line: replay(line, suggest), lines)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def request_at(line: Line, at: int) -> CompletionRequest:
     """What an editor asks for where ``at`` characters of the line stand there."""
     sampling = SamplingOptions(max_tokens=MAX_TOKENS)
     return CompletionRequest(line.before + line.text[:at], line.after, None, "line", sampling)
-
-
-def by_service(service: CompletionService) -> Suggest:
-    """The completion service's suggestions of one line."""
-    return lambda line, at: service.suggest(request_at(line, at)).text
-
-
-def without_filters(service: CompletionService) -> Suggest:
-    """What the model writes up to the line's end, as it comes."""
-    return lambda line, at: service.write(request_at(line, at)).text
 
 
 def by_generator(generator: Generator) -> Write:

@@ -17,9 +17,8 @@ from ...model.config import ModelConfig
 from ..generators import Ask, Written
 
 # Prefix, middle, suffix and pad of the families that infill.
-_SENTINELS = (
-    ("<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>"),
-    ("<fim-prefix>", "<fim-middle>", "<fim-suffix>", "<fim-pad>"),
+_SPELLINGS = (
+    *fim.SPELLINGS,
     ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
 )
 
@@ -99,7 +98,7 @@ class PeerTokenizer:
         self._backend = backend
         self.eos_id: int = backend.eos_token_id
         vocabulary = backend.get_vocab()
-        found = [[vocabulary.get(token) for token in spelling] for spelling in _SENTINELS]
+        found = [[vocabulary.get(token) for token in spelling] for spelling in _SPELLINGS]
         whole = [ids for ids in found if None not in ids]
         self.fim = fim.FimTokens(**_named(whole[0])) if whole else None
 
