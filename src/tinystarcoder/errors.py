@@ -45,7 +45,11 @@ class TokenizerError(TinyStarcoderError):
 
 
 class RequestError(TinyStarcoderError):
-    """A completion request that cannot be served as it was asked."""
+    """A completion request that cannot be served as it was asked; ``field``: by what of it."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class BusyError(TinyStarcoderError):

@@ -108,7 +108,7 @@ def test_a_long_prompt_is_cut_with_a_warning(complete: Run) -> None:
         (["x", "--max-tokens", "128"], "max_tokens 128 leaves no room for a prompt"),
         (["x", "--temperature", "-1"], "temperature -1.0: must be 0 or more"),
         (["x", "--temperature", "nan"], "temperature nan: must be 0 or more"),
-        (["x", "--top-p", "0"], "top_p 0.0: must be in (0, 1]"),
+        (["x", "--top-p", "2"], "top_p 2.0: must be in [0, 1]"),
         (["x", "--top-k", "-1"], "top_k -1: must be 0 (off) or more"),
         (["x", "--min-p", "2"], "min_p 2.0: must be in [0, 1]"),
         (["x", "--repetition-penalty", "0"], "repetition_penalty 0.0: must be above 0"),

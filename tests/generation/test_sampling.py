@@ -38,7 +38,7 @@ def logits_by(seed: int) -> np.ndarray:
         ("max_tokens", [0, -1, 1.5, True, None], "must be 1 or more"),
         ("temperature", [-0.1, math.inf, math.nan, "hot", True], "must be 0 or more"),
         ("top_k", [-1, 1.0, None], "must be 0 (off) or more"),
-        ("top_p", [0, -0.5, 1.01, math.nan], "must be in (0, 1]"),
+        ("top_p", [-0.5, 1.01, math.nan], "must be in [0, 1]"),
         ("min_p", [-0.1, 1.5, math.nan, None], "must be in [0, 1]"),
         ("repetition_penalty", [0, -1, math.inf, math.nan], "must be above 0"),
         ("seed", [-1, 0.5, "dice"], "must be 0 or more, or None"),
@@ -51,6 +51,7 @@ def test_values_out_of_range(field: str, values: list[Any], message: str) -> Non
         with pytest.raises(RequestError) as caught:
             SamplingOptions(**{field: value})
         assert str(caught.value) == f"{field} {value!r}: {message}"
+        assert caught.value.field == field
 
 
 def test_one_stop_string_may_come_alone() -> None:
@@ -62,7 +63,7 @@ def test_one_stop_string_may_come_alone() -> None:
     seed=st.integers(0, 10**6),
     temperature=st.floats(0.05, 5),
     top_k=st.integers(0, VOCABULARY + 5),
-    top_p=st.floats(0.01, 1),
+    top_p=st.just(0.0) | st.floats(0.01, 1),
     min_p=st.floats(0, 1),
 )
 def test_the_distribution_is_transformers(

@@ -164,7 +164,8 @@ def test_as_many_as_fit(client: TestClient) -> None:
         ("/infill", {"input_extra": ["x"]}, 400, "input_extra must be a list of objects"),
         ("/infill", {"input_extra": [{}]}, 400, "input_extra[0].text is missing"),
         ("/infill", {"model": "../nano"}, 404, "no such model"),
-        ("/completion", {"prompt": "x " * 200}, 400, "shorten it"),
+        ("/completion", {"prompt": "x " * 200, "n_predict": 4}, 400, "no room for an answer"),
+        ("/completion", {"typical_p": 0.5}, 400, "typical_p is served as 1 only"),
         ("/completion", {"json_schema": {}}, 400, "json_schema is not served"),
     ],
 )
@@ -177,6 +178,25 @@ def test_errors_have_llama_cpps_shape(
     assert told in error["message"]
     assert error["code"] == status
     assert set(error) == {"code", "message", "type"}
+
+
+def test_cut_texts_are_told(client: TestClient) -> None:
+    for lines, truncated in ((1, False), (40, True)):
+        around = {"input_prefix": "x = 1\n" * lines, "input_suffix": "y = 2\n" * lines}
+        body = {**around, "n_predict": 8, "prompt": "z"}
+        assert client.post("/infill", json=body).json()["truncated"] is truncated
+    assert client.post("/infill", json={**body, "n_predict": 0}).json()["truncated"] is True
+
+
+def test_a_penalty_of_one_changes_nothing(client: TestClient) -> None:
+    """Another one does, as in Ollama's dialect."""
+    body = {"prompt": "def f(", "n_predict": 20, "temperature": 0}
+    neutral = {"repeat_penalty": 1.0, "repeat_last_n": 64, "presence_penalty": 0, "typical_p": 1.0}
+    plain, same, other = (
+        client.post("/completion", json={**body, **more}).json()["content"]
+        for more in ({}, neutral, {"repeat_penalty": 50.0})
+    )
+    assert plain == same != other
 
 
 def test_health(client: TestClient) -> None:

@@ -70,9 +70,36 @@ def test_as_many_tokens_as_fit(client: TestClient, model: Model) -> None:
     assert told["prompt_eval_count"] + told["eval_count"] <= model.config.n_positions
 
 
+@pytest.mark.parametrize("named", [{"model": "tiny"}, {"name": "tiny"}, {"name": "tiny:latest"}])
+def test_the_client_in_go_sends_every_field(client: TestClient, named: dict[str, Any]) -> None:
+    """Empty ones are as good as absent."""
+    empty = {"model": "", "name": "", "system": "", "template": "", "options": None}
+    response = client.post("/api/show", json={**empty, "verbose": False, **named})
+    assert response.status_code == 200
+    assert response.json()["capabilities"] == ["completion", "insert"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "told"),
+    [
+        ({}, 400, "model is missing"),
+        ({"model": "", "name": ""}, 404, "not found"),
+        ({"model": "tiny", "system": "be brief"}, 400, "system is not served here"),
+    ],
+)
+def test_what_cannot_be_shown(
+    client: TestClient, fields: dict[str, Any], status: int, told: str
+) -> None:
+    response = client.post("/api/show", json=fields)
+    assert response.status_code == status
+    assert told in response.json()["error"]
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
+        ({"context": [1, 2]}, "context is not served here"),
+        ({"prompt": "x " * 200}, "leaves no room for an answer"),
         ({"images": ["aGk="]}, "images is not served here"),
         ({"system": "be brief"}, "system is served as"),
         ({"format": "json"}, "format is served as"),

@@ -174,7 +174,11 @@ def test_logprobs_count_in_the_texts_own_line_breaks(
     ("fields", "told"),
     [
         ({"prompt": None}, "prompt is missing"),
-        ({"prompt": ["a", "b"]}, "prompt must be a string"),
+        ({"prompt": ["a", "b"]}, "prompt must be a string, or a list of one"),
+        ({"prompt": []}, "prompt must be a string, or a list of one"),
+        ({"prompt": [1]}, "prompt must be a string, or a list of one"),
+        ({"top_p": 1.5}, "top_p must be a number from 0 to 1"),
+        ({"stop": ["", "x"]}, "stop"),
         ({"max_tokens": 0}, "max_tokens must be a whole number from 1"),
         ({"max_tokens": 10**30}, "leaves no room"),
         ({"max_tokens": 127}, "shorten it or ask for fewer"),
@@ -193,6 +197,31 @@ def test_what_is_not_served(client: TestClient, fields: dict[str, Any], told: st
     error = response.json()["error"]
     assert told in error["message"]
     assert set(error) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"max_tokens": 10**30}, "max_tokens"),
+        ({"max_tokens": 127}, "prompt"),
+        ({"stop": ""}, "stop"),
+    ],
+)
+def test_a_value_that_is_out_of_range_here_is_named(
+    client: TestClient, fields: dict[str, Any], name: str
+) -> None:
+    response = ask(client, **fields)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == name
+
+
+def test_one_prompt_may_come_in_a_list(client: TestClient) -> None:
+    assert ask(client, prompt=["def f("]).json()["choices"] == ask(client).json()["choices"]
+
+
+def test_top_p_of_nothing_is_the_likeliest(client: TestClient) -> None:
+    drawn = ask(client, temperature=2, top_p=0).json()
+    assert drawn["choices"] == ask(client).json()["choices"]
 
 
 def test_what_changes_nothing_is_taken(client: TestClient) -> None:

@@ -20,6 +20,7 @@ EXAMPLES = {"string": "tiny", "boolean": False, "integer": 1, "number": 1, "arra
 
 def example(schema: dict[str, Any]) -> Any:
     """The least body that is right: its required fields."""
+    schema = schema.get("oneOf", [schema])[0]
     if schema["type"] != "object":
         return EXAMPLES[schema["type"]]
     fields = schema["properties"]

@@ -26,8 +26,9 @@ class SamplingOptions:
     ``max_tokens``: at most so many are generated. ``temperature``: 0 takes the
     likeliest token each time (greedy). ``top_k``: draw among so many likeliest;
     0 for all. ``top_p``: among the likeliest that reach this probability
-    together. ``min_p``: among those at least this share of the likeliest one's.
-    ``repetition_penalty``: above 1, tokens seen before become less likely.
+    together; at 0, that is one. ``min_p``: among those at least this share of
+    the likeliest one's. ``repetition_penalty``: above 1, tokens seen before
+    become less likely.
     ``seed``: the same seed, the same draws; None for new ones. ``stop``:
     strings that end the text, not included. ``top_logprobs``: so many
     alternatives are told with each token.
@@ -47,7 +48,7 @@ class SamplingOptions:
         _check(_is_count(self.max_tokens, 1), "max_tokens", self.max_tokens, "1 or more")
         _check(_is_number(self.temperature, 0), "temperature", self.temperature, "0 or more")
         _check(_is_count(self.top_k, 0), "top_k", self.top_k, "0 (off) or more")
-        _check(_is_number(self.top_p, 0, 1) and self.top_p > 0, "top_p", self.top_p, "in (0, 1]")
+        _check(_is_number(self.top_p, 0, 1), "top_p", self.top_p, "in [0, 1]")
         _check(_is_number(self.min_p, 0, 1), "min_p", self.min_p, "in [0, 1]")
         penalty = self.repetition_penalty
         _check(_is_number(penalty, 0) and penalty > 0, "repetition_penalty", penalty, "above 0")
@@ -63,7 +64,7 @@ class SamplingOptions:
 
 def _check(holds: bool, name: str, value: object, expected: str) -> None:
     if not holds:
-        raise RequestError(f"{name} {value!r}: must be {expected}")
+        raise RequestError(f"{name} {value!r}: must be {expected}", name)
 
 
 def _is_count(value: object, low: int) -> bool:

@@ -112,9 +112,21 @@ def room_for_prompt(config: ModelConfig, max_tokens: int) -> int:
     if max_tokens >= config.n_positions:
         raise RequestError(
             f"max_tokens {max_tokens} leaves no room for a prompt in this model's context of "
-            f"{config.n_positions}; ask for fewer"
+            f"{config.n_positions}; ask for fewer",
+            "max_tokens",
         )
     return config.n_positions - max_tokens
+
+
+def room_for_answer(config: ModelConfig, prompt_tokens: int) -> int:
+    """Tokens that may follow a prompt. Raises RequestError where it leaves none."""
+    if prompt_tokens >= config.n_positions:
+        raise RequestError(
+            f"the prompt has {prompt_tokens} tokens and leaves no room for an answer in this "
+            f"model's context of {config.n_positions}; shorten it",
+            "prompt",
+        )
+    return config.n_positions - prompt_tokens
 
 
 def check_fits(config: ModelConfig, prompt_tokens: int, max_tokens: int) -> None:
@@ -122,7 +134,8 @@ def check_fits(config: ModelConfig, prompt_tokens: int, max_tokens: int) -> None
     if prompt_tokens > (room := room_for_prompt(config, max_tokens)):
         raise RequestError(
             f"the prompt has {prompt_tokens} tokens: with max_tokens {max_tokens}, this "
-            f"model's context has room for {room}; shorten it or ask for fewer"
+            f"model's context has room for {room}; shorten it or ask for fewer",
+            "prompt",
         )
 
 

@@ -9,6 +9,7 @@ import math
 from typing import Any, NoReturn
 
 _DIGITS = 400
+_NEUTRAL = {"presence_penalty": 0, "frequency_penalty": 0, "typical_p": 1, "mirostat": 0}
 
 
 class FieldError(Exception):
@@ -49,6 +50,15 @@ class Fields:
         if not isinstance(value, str):
             self._complain(name, "a string")
         return value
+
+    def one_text(self, name: str) -> str:
+        """A string, alone or the only one of a list; required."""
+        value = self._left.get(name)
+        if isinstance(value, list):
+            if len(value) != 1 or not isinstance(value[0], str):
+                self._complain(name, "a string, or a list of one")
+            self._left[name] = value[0]
+        return self.text(name)
 
     def integer(self, name: str, default: int, low: int, high: float = math.inf) -> int:
         """A whole number in a range."""
@@ -115,9 +125,21 @@ class Fields:
     def expect(self, name: str, *allowed: object) -> None:
         """Drops a field that is served with these values alone."""
         value = self._left.pop(name, allowed[0])
-        if not any(value == one and type(value) is type(one) for one in allowed):
+        is_bool = isinstance(value, bool)  # To Python, true is 1.
+        if not any(value == one and isinstance(one, bool) == is_bool for one in allowed):
             listed = " or ".join(json.dumps(one) for one in allowed)
             self._fail(name, f"is served as {listed} only")
+
+    def expect_neutral(self) -> None:
+        """Drops llama.cpp's options that change nothing as they stand, and are not served else."""
+        for name, value in _NEUTRAL.items():
+            self.expect(name, value)
+
+    def refuse(self, *names: str) -> None:
+        """Drops fields that are empty; refuses them otherwise."""
+        for name in names:
+            if self._left.pop(name, None):
+                self._fail(name, "is not served here")
 
     def end(self) -> None:
         """Refuses whatever has not been taken."""

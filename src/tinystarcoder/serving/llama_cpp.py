@@ -26,9 +26,9 @@ from starlette.routing import BaseRoute, Route
 
 from .. import __version__
 from ..completion.request import CompletionRequest, Cost, Finish, Snippet, Suggestion
-from ..completion.service import CompletionService, Run
+from ..completion.service import CompletionService, Prompt, Run
 from ..generation.sampling import SamplingOptions
-from ..generation.sequence import Cancellation
+from ..generation.sequence import Cancellation, room_for_answer
 from ..tokenizer import Tokenizer
 from .exchange import HttpError, Reply, Server, Stream, Whole, endpoint, event, json_response
 from .fields import Fields
@@ -40,7 +40,7 @@ WARM_UP_TOKENS = 128  # The n_predict that llama.vim asks for afterwards.
 # They say how to compute, never what.
 _WITHOUT_EFFECT = (
     *("id_slot", "cache_prompt", "samplers", "n_indent", "t_max_prompt_ms"),
-    *("n_keep", "timings_per_token"),
+    *("n_keep", "repeat_last_n", "timings_per_token"),
 )
 _KINDS = {404: "not_found_error", 503: "unavailable_error"}
 _STOP_TYPES: dict[Finish, str] = {"end": "eos", "boundary": "eos", "stop": "word"}
@@ -106,12 +106,14 @@ def _read(fields: Fields, server: Server, temperature: float) -> _Asked:
             top_k=max(0, fields.integer("top_k", 40, -1)),
             top_p=fields.number("top_p", 0.95, 0, 1),
             min_p=fields.number("min_p", 0.05, 0, 1),
+            repetition_penalty=fields.number("repeat_penalty", 1.0, 1e-3),
             seed=None if seed == -1 else seed,
             stop=fields.texts("stop"),
         ),
         fields.texts("response_fields") if named else None,
         fields.flag("stream"),
     )
+    fields.expect_neutral()
     fields.ignore(*_WITHOUT_EFFECT)
     return asked
 
@@ -142,11 +144,11 @@ def _infill(fields: Fields, server: Server) -> Reply:
 
     def make(cancelled: Cancellation) -> Any:
         if asked.limit == 0:
-            return _filled(asked, service, service.prompt_ids(request), cancelled, server.model)
+            return _filled(asked, service, service.prompt(request), cancelled, server.model)
         replies = []
         for one in _drawn(request, number):
-            suggestion, ids = service.suggest(one, cancelled), service.prompt_ids(one)
-            whole = _Reply(server.model, service, ids, one.sampling, suggestion)
+            suggestion, prompt = service.suggest(one, cancelled), service.prompt(one)
+            whole = _Reply(server.model, service, prompt, one.sampling, suggestion)
             replies.append(_chosen(whole.json(), asked.response_fields))
         return replies[0] if number == 1 else replies
 
@@ -196,26 +198,25 @@ def _drawn(request: CompletionRequest, number: int) -> Iterator[CompletionReques
 def _completion(fields: Fields, server: Server) -> Reply:
     service = server.service
     asked = _read(fields, server, temperature=DRAWN_TEMPERATURE)
-    prompt = fields.text("prompt")
+    text = fields.text("prompt")
     fields.end()
-    ids = service.model.tokenizer.encode(prompt, special=True) or [
-        service.model.config.bos_token_id
-    ]
-    room = max(1, service.model.config.n_positions - len(ids))
+    config = service.model.config
+    ids = service.model.tokenizer.encode(text, special=True) or [config.bos_token_id]
+    prompt, room = Prompt(ids, is_whole=True), room_for_answer(config, len(ids))
     options = replace(
         asked.sampling, max_tokens=min(asked.limit if asked.limit > 0 else room, room)
     )
     service.run(ids, options)  # Complains before a stream has begun.
 
     def final(run: Run) -> dict[str, Any]:
-        text = "" if asked.stream else run.text
-        suggestion = Suggestion(text, run.finish, run.stopping_word, run.cost)
-        reply = _Reply(server.model, service, ids, options, suggestion)
+        shown = "" if asked.stream else run.text
+        suggestion = Suggestion(shown, run.finish, run.stopping_word, run.cost)
+        reply = _Reply(server.model, service, prompt, options, suggestion)
         return _chosen(reply.json(), asked.response_fields)
 
     def make(cancelled: Cancellation) -> Any:
         if asked.limit == 0:
-            return _filled(asked, service, ids, cancelled, server.model)
+            return _filled(asked, service, prompt, cancelled, server.model)
         return final(service.run(ids, options, cancelled).whole())
 
     def stream(cancelled: Cancellation) -> Iterator[bytes]:
@@ -230,11 +231,11 @@ def _completion(fields: Fields, server: Server) -> Reply:
 
 
 def _filled(
-    asked: _Asked, service: CompletionService, ids: list[int], cancelled: Cancellation, model: str
+    asked: _Asked, service: CompletionService, prompt: Prompt, cancelled: Cancellation, model: str
 ) -> dict[str, Any]:
     """The answer to n_predict 0: the prompt is computed and kept."""
-    suggestion = Suggestion("", "length", cost=service.warm_up(ids, cancelled))
-    reply = _Reply(model, service, ids, asked.sampling, suggestion)
+    suggestion = Suggestion("", "length", cost=service.warm_up(prompt.ids, cancelled))
+    reply = _Reply(model, service, prompt, asked.sampling, suggestion)
     return _chosen(reply.json(), asked.response_fields)
 
 
@@ -244,7 +245,7 @@ class _Reply:
 
     model: str
     service: CompletionService
-    ids: list[int]
+    prompt: Prompt
     sampling: SamplingOptions
     suggestion: Suggestion
 
@@ -260,8 +261,8 @@ class _Reply:
             "tokens_evaluated": cost.prompt_tokens,
             "tokens_cached": cost.prompt_tokens + cost.completion_tokens,
             "generation_settings": self._settings(),
-            "prompt": self.service.model.tokenizer.decode(self.ids),
-            "truncated": False,
+            "prompt": self.service.model.tokenizer.decode(self.prompt.ids),
+            "truncated": not self.prompt.is_whole,
             "stop_type": _STOP_TYPES.get(made.finish, "limit"),
             "stopping_word": made.stopping_word,
             "timings": _timings(cost),

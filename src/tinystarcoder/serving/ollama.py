@@ -23,7 +23,7 @@ from .. import __version__
 from ..completion.request import CompletionRequest
 from ..completion.service import CompletionService, Run
 from ..generation.sampling import SamplingOptions
-from ..generation.sequence import Cancellation
+from ..generation.sequence import Cancellation, room_for_answer
 from .exchange import (
     HttpError,
     Json,
@@ -54,8 +54,9 @@ def routes(server: Server) -> list[BaseRoute]:
         return _generate(fields, server)
 
     def show(fields: Fields) -> Reply:
-        name = "name" if fields.has("name") else "model"
-        _check_model(fields.text(name), server)
+        name = fields.text("name", "")
+        _check_model(fields.text("model", name or None) or name, server)
+        fields.refuse("system", "template", "options")
         fields.ignore("verbose")
         fields.end()
         return Whole(lambda _: _shown(server))
@@ -111,10 +112,7 @@ def _read(fields: Fields, server: Server) -> _Asked:
         seed=inner.integer("seed", 0, 0) if inner.has("seed") else None,
         stop=inner.texts("stop"),
     )
-    inner.expect("presence_penalty", 0, 0.0)
-    inner.expect("frequency_penalty", 0, 0.0)
-    inner.expect("typical_p", 1, 1.0)
-    inner.expect("mirostat", 0)
+    inner.expect_neutral()
     inner.ignore(*_WITHOUT_EFFECT)
     inner.end()
     asked = _Asked(
@@ -129,9 +127,7 @@ def _read(fields: Fields, server: Server) -> _Asked:
     fields.expect("format", "")
     fields.expect("think", False)
     fields.ignore("raw", "keep_alive")
-    for name in ("context", "images"):
-        if fields.texts(name):
-            raise HttpError(400, f"{name} is not served here")
+    fields.refuse("context", "images")
     fields.end()
     return asked
 
@@ -161,7 +157,6 @@ def _generate(fields: Fields, server: Server) -> Reply:
 
 def _prompted(asked: _Asked, service: CompletionService) -> Callable[..., Run]:
     """Makes runs of what was asked, with as many tokens as ``num_predict`` comes to."""
-    context = service.model.config.n_positions
     if asked.suffix:
         most = service.most_tokens
         limit = min(asked.limit, most) if asked.limit > 0 else most
@@ -169,7 +164,7 @@ def _prompted(asked: _Asked, service: CompletionService) -> Callable[..., Run]:
         request = CompletionRequest(asked.prompt, asked.suffix, sampling=sampling)
         return partial(service.fill, request)
     ids = service.model.tokenizer.encode(asked.prompt, special=True)
-    room = max(1, context - len(ids))
+    room = room_for_answer(service.model.config, len(ids))
     limit = min(asked.limit, room) if asked.limit > 0 else room
     return partial(service.run, ids, replace(asked.options, max_tokens=limit))
 

@@ -104,11 +104,11 @@ def _read(fields: Fields, server: Server) -> _Asked:
     )
     suffix = fields.text("suffix") if fields.has("suffix") else None
     asked = _Asked(
-        fields.text("prompt"), suffix, options, number, echo, logprobs, stream, include_usage
+        fields.one_text("prompt"), suffix, options, number, echo, logprobs, stream, include_usage
     )
     fields.expect("best_of", number)
-    fields.expect("frequency_penalty", 0, 0.0)
-    fields.expect("presence_penalty", 0, 0.0)
+    fields.expect("frequency_penalty", 0)
+    fields.expect("presence_penalty", 0)
     fields.expect("logit_bias", {})
     fields.ignore("user")
     fields.end()

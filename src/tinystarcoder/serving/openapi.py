@@ -21,6 +21,7 @@ Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
 FLAG: Schema = {"type": "boolean"}
 TEXTS: Schema = {"oneOf": [TEXT, {"type": "array", "items": TEXT}]}
+ONE_TEXT: Schema = {"oneOf": [TEXT, {"type": "array", "items": TEXT, "minItems": 1, "maxItems": 1}]}
 
 
 def _integer(low: int, high: int | None = None) -> Schema:
@@ -54,6 +55,7 @@ _LLAMA = {
     "top_k": _integer(-1),
     "top_p": _number(0, 1),
     "min_p": _number(0, 1),
+    "repeat_penalty": _number(1e-3),
     "stream": FLAG,
     "response_fields": TEXTS,
 }
@@ -91,6 +93,7 @@ _TABBY = _object(
 _OPENAI = _object(
     {
         **_PLAIN,
+        "prompt": ONE_TEXT,
         "model": TEXT,
         "suffix": TEXT,
         "max_tokens": _integer(1),
