@@ -132,6 +132,10 @@ def test_errors(run: Run, arguments: list[str], model: Path, tmp_path: Path) -> 
     assert code == 2 and "is of protocol" in error and "give another --output" in error
     code, _, error = run("evaluate", str(model), "--output", "x", "--task", "chess")
     assert code == 2 and error.startswith("error: --task chess: must be one of bits-per-byte")
+    command = ("evaluate", "openai:nourl", str(tmp_path), "--task", "line-match", "--lines", "1")
+    (tmp_path / "m.py").write_text("def f(x):\n    return x\n")
+    code, out, error = run(*command, "--output", str(tmp_path / "nourl"))
+    assert (code, out, error.count("\n")) == (2, "", 1) and "no completion came" in error
     said = "error: --task middles:FILE: middles has no file; it is about SOURCE, named before\n"
     assert run("evaluate", str(model), "--output", "x", "--task", "middles:FILE") == (2, "", said)
     code, _, error = run("evaluate", str(model), "--output", "x", "--samples", "2")

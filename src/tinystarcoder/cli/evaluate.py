@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -25,7 +25,6 @@ from ..evaluation.bits_per_byte import MIDDLES, STRETCH, STRIDE, WINDOW, Score, 
 from ..evaluation.execution import Limits
 from ..evaluation.generators import FamilyModel
 from ..evaluation.held_out import Source, read_sources
-from ..evaluation.journal import Record
 from ..evaluation.parse_rate import (
     MAX_CHARACTERS,
     MAX_TOKENS,
@@ -46,6 +45,8 @@ from ..evaluation.suite import (
 from ..fim import Order
 from ..pretrained import load
 from .options import counted
+
+T = TypeVar("T")
 
 
 class SuiteGroup(TyperGroup):
@@ -172,9 +173,17 @@ def _named_task(text: str) -> tuple[str, Path | None]:
     return name, Path(path) if path else None
 
 
-def _watch(description: str, total: int, records: Iterable[Record]) -> Iterable[Record]:
+def _watch(description: str, total: int, things: Iterable[T]) -> Iterable[T]:
+    """Passes on what comes, under a progress bar where there is a terminal."""
     console = Console(stderr=True)
-    return track(records, total=total, description=description, console=console, transient=True)
+    return track(
+        things,
+        total=total,
+        description=description,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 @app.command()
@@ -257,15 +266,7 @@ def parse_rate_(
     """
     prompts = cut_prompts(list(read_sources(sources)), count, seed)
     generator = FamilyModel(load(model, precision=precision))
-    results = list(
-        track(
-            parse_rate(prompts, generator, max_tokens),
-            total=count,
-            description="completing",
-            console=Console(stderr=True),
-            transient=True,
-        )
-    )
+    results = list(_watch("completing", count, parse_rate(prompts, generator, max_tokens)))
     if json_:
         protocol = {
             "max_tokens": max_tokens,
@@ -294,7 +295,8 @@ def _print_results(results: Sequence[Result]) -> None:
 
 def _score_files(source: Source, score: Callable[[str, str], Scores]) -> Scores:
     """The scores of a source's files, added up, under a progress bar."""
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(source.name, total=sum(len(text) for _, text in source.files))
 
         def watched(path: str, text: str) -> Scores:
