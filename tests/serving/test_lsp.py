@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 import pytest_lsp
 from lsprotocol import types
+from pygls.exceptions import JsonRpcInvalidParams
 from pytest_lsp import ClientServerConfig, LanguageClient
 
 from tinystarcoder.completion.repository import Neighbors
@@ -87,6 +90,15 @@ async def inline(client, uri, position, kind=INVOKED) -> str:
 def expected(service: CompletionService, prefix: str, suffix: str = "") -> str:
     sampling = SamplingOptions(max_tokens=MAX_TOKENS)
     return service.suggest(CompletionRequest(prefix, suffix, sampling=sampling)).text
+
+
+async def raw_request(client: LanguageClient, method: str, params: object) -> object:
+    """Sends parameters as they are, whatever the protocol says of them."""
+    future: asyncio.Future = asyncio.get_running_loop().create_future()
+    message = {"jsonrpc": "2.0", "id": str(uuid4()), "method": method, "params": params}
+    client.protocol._request_futures[message["id"]] = future
+    client.protocol._send_data(message)
+    return await future
 
 
 async def run(client: LanguageClient, command: str, *arguments: object) -> object:
@@ -250,6 +262,78 @@ async def test_wrong_settings_are_shown_and_change_nothing(client):
     ]
 
 
+async def test_more_tokens_than_the_model_writes_are_as_many_as_it_does(client, service):
+    before = len(client.messages)
+    open_document(client, "file:///j.py", TEXT)
+    texts = []
+    for tokens in (10_000, MAX_TOKENS):
+        settings = {"tinystarcoder": {"max_tokens": tokens, "mode": "line"}}
+        client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings))
+        texts.append(await inline(client, "file:///j.py", end_of(TEXT)))
+        place = {"line": end_of(TEXT).line, "character": end_of(TEXT).character}
+        assert await run(client, ACCEPT_LINE, "file:///j.py", place) == texts[-1]
+    EDITS.clear()
+    settings = {"tinystarcoder": {"mode": "auto"}}
+    client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings))
+    assert texts[0] and texts[0].startswith(texts[1])
+    assert client.messages[before:] == []
+
+
+async def test_other_programs_settings_are_passed_over(client):
+    before = len(client.messages)
+    for settings in ({"python": {"analysis": {}}, "editor": {"tabSize": 4}}, {"python": None}, {}):
+        client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings))
+    open_document(client, "file:///k.py", TEXT)
+    assert await inline(client, "file:///k.py", end_of(TEXT))
+    assert client.messages[before:] == []
+
+
+@pytest.mark.parametrize("position", [{"line": -1, "character": 0}, "0:0", None])
+async def test_wrong_parameters_are_told(client, position):
+    before = len(client.messages)
+    params = {
+        "textDocument": {"uri": "file:///a.py"},
+        "position": position,
+        "context": {"triggerKind": 1},
+    }
+    method = types.TEXT_DOCUMENT_INLINE_COMPLETION
+    with pytest.raises(JsonRpcInvalidParams, match=f"{method}: the parameters are not"):
+        await raw_request(client, method, params)
+    assert client.messages[before:] == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["file:///a.py"], ["file:///a.py", {"line": "first"}], ["file:///a.py", 1], [1, 2, 3]],
+)
+async def test_wrong_arguments_of_a_command_are_told(client, arguments):
+    with pytest.raises(JsonRpcInvalidParams):
+        await run(client, ACCEPT_WORD, *arguments)
+
+
+async def test_what_comes_before_initialize_is_refused(monkeypatch):
+    server, sent = SuggestionServer(load), []
+    monkeypatch.setattr(
+        server.protocol, "writer", SimpleNamespace(write=lambda data: sent.append(data))
+    )
+    at = {"textDocument": {"uri": "file:///a.py"}, "position": {"line": 0, "character": 0}}
+    for message in (
+        {"id": 1, "method": types.TEXT_DOCUMENT_COMPLETION, "params": at},
+        {"method": types.TEXT_DOCUMENT_DID_CLOSE, "params": at},
+        {"id": 2, "method": types.INITIALIZE, "params": {"capabilities": {}}},
+    ):
+        text = json.dumps({"jsonrpc": "2.0", **message})
+        server.protocol.handle_message(
+            json.loads(text, object_hook=server.protocol.structure_message)
+        )
+    told = [json.loads(data.decode().partition("\r\n\r\n")[2] or data) for data in sent]
+    assert [one["id"] for one in told] == [1, 2]
+    error = told[0]["error"]
+    assert error["code"] == -32002 and "initialize comes first" in error["message"]
+    assert "data" not in error
+    assert "capabilities" in told[1]["result"]
+
+
 async def test_loading_is_shown(client):
     (reports,) = client.progress_reports.values()
     assert [type(report).__name__ for report in reports] == [
@@ -262,6 +346,7 @@ async def test_loading_is_shown(client):
     ("values", "message"),
     [
         ({"colour": 1}, "no such setting; known: enabled"),
+        ({"python": {}, "colour": 1}, "colour: no such setting"),
         ({"snippets": 1}, "1 is not a valid value"),
         ({"enabled": "no"}, "'no' is not a valid value"),
         ({"mode": "all"}, "'all' is not a valid value"),

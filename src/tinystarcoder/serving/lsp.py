@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
 from pathlib import PurePath
-from typing import Any, get_args
+from typing import get_args
 
 from lsprotocol import types
 from pygls.lsp.server import LanguageServer
@@ -31,6 +31,7 @@ from ..completion.request import CompletionRequest, Mode, Snippet
 from ..completion.service import CompletionService
 from ..errors import RequestError, TinyStarcoderError
 from ..generation.sampling import SamplingOptions
+from .lsp_protocol import REFUSED, Protocol, refuse
 
 SECTION = "tinystarcoder"  # The name of the settings, and the prefix of commands.
 ACCEPT_WORD, ACCEPT_LINE = f"{SECTION}.acceptWord", f"{SECTION}.acceptLine"
@@ -63,20 +64,24 @@ class Settings:
     )
 
     def updated(self, values: object) -> "Settings":
-        """These settings with an editor's values. Raises RequestError, which names the field."""
+        """These settings with an editor's values. Raises RequestError, which names the field.
+
+        Beside them other programs' sections may stand, which are objects.
+        """
         if values is None:
             return self
         if not isinstance(values, dict):
             raise RequestError(f"{SECTION}: settings must be an object, not {values!r}")
         if SECTION in values:
             return self.updated(values[SECTION])
-        known = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in values.items():
+        known = [f.name for f in fields(self)]
+        own = {n: v for n, v in values.items() if n in known or not isinstance(v, dict | None)}
+        for name, value in own.items():
             if name not in known:
                 raise RequestError(f"{SECTION}.{name}: no such setting; known: {', '.join(known)}")
             if not _is_valid(name, value):
                 raise RequestError(f"{SECTION}.{name}: {value!r} is not a valid value")
-        return replace(self, **values)
+        return replace(self, **own)
 
     def allows(self, path: str, workspace: str = "") -> bool:
         """Whether a file's text may be read."""
@@ -118,13 +123,14 @@ class SuggestionServer(LanguageServer):
     """
 
     def __init__(self, load: Callable[[], CompletionService]) -> None:
-        super().__init__("tinystarcoder", __version__)
+        super().__init__("tinystarcoder", __version__, protocol_cls=Protocol)
         self.settings = Settings()
         self._load = load
         self._service: asyncio.Future[CompletionService] | None = None
         self._documents = Documents()
         self._neighbors: dict[str, Neighbors] = {}
-        _add_features(self)
+        for add in (_add_life, _add_documents, _add_suggestions, _add_commands):
+            add(self)
 
     @property
     def service(self) -> CompletionService | None:
@@ -173,6 +179,7 @@ class SuggestionServer(LanguageServer):
         try:
             with self._documents.newest(uri) as cancelled:
                 service = await asyncio.shield(self._service)
+                request = _limited(request, service)
                 known = service.known(request)
                 if known is not None:
                     return known.text
@@ -188,8 +195,8 @@ class SuggestionServer(LanguageServer):
 
     def known_text(self, uri: str, position: types.Position) -> str:
         """The suggestion already made for a place."""
-        request = self.request_at(uri, types.Range(position, position))
-        found = self.service.known(request) if request and self.service else None
+        request, service = self.request_at(uri, types.Range(position, position)), self.service
+        found = service.known(_limited(request, service)) if request and service else None
         return found.text if found else ""
 
     def request_at(
@@ -238,8 +245,14 @@ class SuggestionServer(LanguageServer):
         self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, message))
 
 
-def _add_features(server: SuggestionServer) -> None:
-    """Registers everything that the server answers."""
+def _limited(request: CompletionRequest, service: CompletionService) -> CompletionRequest:
+    """A request for as many tokens as the model writes at most, where it is for more."""
+    tokens = min(request.sampling.max_tokens, service.most_tokens)
+    return replace(request, sampling=replace(request.sampling, max_tokens=tokens))
+
+
+def _add_life(server: SuggestionServer) -> None:
+    """Registers what begins and ends a connection."""
 
     @server.feature(types.INITIALIZE)
     def initialize(params: types.InitializeParams) -> None:
@@ -248,6 +261,18 @@ def _add_features(server: SuggestionServer) -> None:
     @server.feature(types.INITIALIZED)
     async def initialized(_: types.InitializedParams) -> None:
         await server.start()
+
+    @server.feature(types.SHUTDOWN)
+    def shutdown(_: None) -> None:
+        server.cancel_all()
+        if server.service is not None:
+            server.service.close()
+
+    server.feature(REFUSED)(refuse)
+
+
+def _add_documents(server: SuggestionServer) -> None:
+    """Registers what an editor tells of itself and of its documents."""
 
     @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
     def changed(params: types.DidChangeConfigurationParams) -> None:
@@ -262,11 +287,9 @@ def _add_features(server: SuggestionServer) -> None:
     def closed(params: types.DidCloseTextDocumentParams) -> None:
         server.forget(params.text_document.uri)
 
-    @server.feature(types.SHUTDOWN)
-    def shutdown(_: None) -> None:
-        server.cancel_all()
-        if server.service is not None:
-            server.service.close()
+
+def _add_suggestions(server: SuggestionServer) -> None:
+    """Registers the two forms of a suggestion."""
 
     @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION)
     async def inline(params: types.InlineCompletionParams) -> types.InlineCompletionList:
@@ -290,6 +313,10 @@ def _add_features(server: SuggestionServer) -> None:
         items = [_item(document, at, text)] if text and document else []
         return types.CompletionList(is_incomplete=True, items=items)
 
+
+def _add_commands(server: SuggestionServer) -> None:
+    """Registers the commands."""
+
     @server.command(ACCEPT_WORD)
     async def accept_word(uri: str, position: types.Position) -> str:
         return await _insert(server, uri, position, first_word)
@@ -308,13 +335,9 @@ def _add_features(server: SuggestionServer) -> None:
 
 
 async def _insert(
-    server: SuggestionServer, uri: str, position: Any, part: Callable[[str], str]
+    server: SuggestionServer, uri: str, at: types.Position, part: Callable[[str], str]
 ) -> str:
     """Inserts a part of the suggestion that the editor shows at a place; returns that part."""
-    try:
-        at = types.Position(int(position.line), int(position.character))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise RequestError("arguments must be a uri and a position {line, character}") from error
     text = part(server.known_text(uri, at))
     if text:
         edit = types.TextEdit(types.Range(at, at), text)
