@@ -10,6 +10,8 @@ suggestion: one line or a block, ended and filtered as for any editor.
 - ``n_predict`` takes at most half of the context.
 - ``samplers`` is not read; ``t_max_prompt_ms`` has no effect there either.
   Other fields that would change the text get a 400.
+- ``id_slot`` names no slot, nor does it tell which request replaces which: editors
+  send 0 with all of them.
 - of ``input_extra`` the last is nearest to the cursor and goes last where there
   is little room, as there; but each is written under its path as Python, and
   they have a quarter of the context at most.
