@@ -63,8 +63,8 @@ RESERVED = {
     "starlette": ("serving/",),
     "uvicorn": ("cli/serve.py",),
     "prometheus_client": ("serving/observe.py",),
-    "pygls": ("serving/lsp.py",),
-    "lsprotocol": ("serving/lsp.py",),
+    "pygls": ("serving/lsp.py", "serving/lsp_protocol.py"),
+    "lsprotocol": ("serving/lsp.py", "serving/lsp_protocol.py"),
     "rich": ("cli/", "training/"),
 }
 

@@ -260,7 +260,7 @@ class TestRoom:
         decoder = Scripted(range(40, 50), n_positions=64)
         slot = decoder.allocate()
         options = SamplingOptions(max_tokens=4)
-        with pytest.raises(RequestError, match=r"61 tokens: with max_tokens 4.* holds 60"):
+        with pytest.raises(RequestError, match=r"61 tokens: with max_tokens 4.* room for 60"):
             next(generate_ids(decoder, slot, [40] * 61, options))
         assert decoder.computed == 0
         assert len(list(generate_ids(decoder, slot, [40] * 60, options))) == 4

@@ -86,7 +86,7 @@ class TestGuard:
         (b'{"prompt":"x","temperature":-1}', "temperature must be a number from 0"),
         (b'{"prompt":"x","temperature":1e999}', "temperature must be"),
         (b'{"prompt":"x","top_p":true}', "top_p must be a number"),
-        (b'{"prompt":"x","top_p":0}', "top_p 0.0: must be in (0, 1]"),
+        (b'{"prompt":"x","top_p":-0.1}', "top_p must be a number from 0 to 1"),
         (b'{"prompt":"x","stop":[1]}', "stop must be a string or a list"),
         (b'{"prompt":"x","stop":""}', "stop"),
         (b'{"prompt":"x","seed":1.5}', "seed must be a whole number"),
