@@ -184,17 +184,16 @@ class CompletionService:
         return Cost(len(ids), run.cost.reused_tokens, prompt_seconds=run.cost.prompt_seconds)
 
     def prompt(self, request: CompletionRequest) -> Prompt:
-        """The prompt for a request's cursor, what other files say included."""
+        """The prompt for a request's cursor, what other files say included.
+
+        Its texts are cut to what the context holds.
+        """
         limit, path, snippets = request.sampling.max_tokens, request.path, request.snippets
         return self._prompt(request.prefix, request.suffix, limit, path, snippets)
 
     def prompt_ids(self, request: CompletionRequest) -> list[int]:
         """The ids of :meth:`prompt`."""
         return self.prompt(request).ids
-
-    def infill_ids(self, prefix: str, suffix: str, max_tokens: int) -> list[int]:
-        """The prompt for a hole between two texts, which are cut to what the context holds."""
-        return self._prompt(prefix, suffix, max_tokens, None, ()).ids
 
     def _made_prompt(
         self,

@@ -4,6 +4,8 @@ import io
 import re
 import tokenize
 
+from ..fim import with_lf
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -43,4 +45,4 @@ def normalized(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise SetAside("wrong encoding") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return with_lf(text)

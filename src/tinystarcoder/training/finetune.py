@@ -207,14 +207,6 @@ class _Tuner(Trainer):
         """Bits per byte of the held-out files, left to right."""
         return self._validate(self.recipe.phases[0])["validation_bits_per_byte"]
 
-    def facts(self) -> dict[str, Any]:
-        """What a checkpoint's resume.json says of where its weights come from."""
-        return {
-            "recipe": self.recipe.to_dict(),
-            "data": [shards.fingerprint for shards in self.train],
-            "versions": self._versions,
-        }
-
     def export(self, folder: Path) -> None:
         """Writes the model as a Hugging Face folder in float32."""
         if self._lora:

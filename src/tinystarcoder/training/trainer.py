@@ -278,6 +278,14 @@ class Trainer:
         )
         return found
 
+    def facts(self) -> dict[str, Any]:
+        """What is told with the weights of where they come from, ready for JSON."""
+        return {
+            "recipe": self.recipe.to_dict(),
+            "data": [shards.fingerprint for shards in self.train],
+            "versions": self._versions,
+        }
+
     def _save(self) -> Path:
         with self.average.in_place() if self.average else nullcontext():
             folder = checkpoint.save_step(
@@ -286,12 +294,7 @@ class Trainer:
                 self.model,
                 self._tensors,
                 self.tokenizer,
-                {
-                    "recipe": self.recipe.to_dict(),
-                    "data": [shards.fingerprint for shards in self.train],
-                    "ranks": self.world.size,
-                    "versions": self._versions,
-                },
+                {**self.facts(), "ranks": self.world.size},
                 self.world,
             )
         if self.world.leads:
