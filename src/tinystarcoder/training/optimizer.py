@@ -1,8 +1,8 @@
 """Two optimizers side by side: Muon for the hidden matrices, AdamW for the rest.
 
 Muon replaces the momentum of a matrix by (nearly) its closest orthogonal matrix,
-so that every direction learns at the same rate: about 1.3 times fewer tokens to
-a loss than AdamW here (docs/log.md). It is meant for matrices between hidden
+so that every direction learns at the same rate: here by far the largest of the
+recipe's levers (docs/training.md). It is meant for matrices between hidden
 states; embeddings, biases and norms stay with AdamW. c_attn holds three maps in
 one matrix, so its rows are split into Q and K, V before they are orthogonalized.
 Source: Keller Jordan et al., "Muon: an optimizer for hidden layers", 2024.
