@@ -162,7 +162,7 @@ def test_masked_lines_are_code_of_functions() -> None:
         assert problem.prefix + problem.reference + (problem.suffix or "") == CODE
         assert task.postprocess(problem, f"{problem.reference}\nmore") == problem.reference
     assert line_task([source], 4) == task != line_task([source], 4, seed=1)
-    with pytest.raises(CorpusError, match="only 4 of 5 prompts"):
+    with pytest.raises(CorpusError, match="only 4 prompts"):
         line_task([source], 5)
 
 

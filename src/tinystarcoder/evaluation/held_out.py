@@ -74,7 +74,7 @@ def deal(sources: Sequence[Source], count: int, seed: int, cut: Cut[T]) -> list[
         chosen = list(islice(_dealt(source, seed, cut), share))
         if len(chosen) < share:
             raise CorpusError(
-                f"{source.name}: only {len(chosen)} of {share} prompts can be cut; "
+                f"{source.name}: only {len(chosen)} prompts can be cut, {share} are needed; "
                 "give more files or ask for fewer"
             )
         dealt += chosen

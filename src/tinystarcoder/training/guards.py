@@ -32,7 +32,7 @@ def spikes_in_a_row(progress: Progress, loss: float, norm: float, limit: float) 
     spike). Only the first of several is to be left out. Raises TrainingError where the run
     cannot go on.
     """
-    advice = "begin another run at the last checkpoint (model.weights) with a lower optimizer.lr"
+    advice = "lower the learning rate in another run from the last checkpoint (model.weights)"
     if not math.isfinite(loss) or not math.isfinite(norm):
         raise TrainingError(f"step {progress.step}: loss {loss}, gradient norm {norm}; {advice}")
     if not limit or len(progress.norms) < _ENOUGH:
