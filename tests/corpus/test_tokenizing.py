@@ -1,6 +1,7 @@
 import pytest
 
 from tinystarcoder.corpus import parquet, token_shards, tokenizing
+from tinystarcoder.corpus.docstrings import with_short_docstrings
 from tinystarcoder.corpus.parquet import read_documents
 from tinystarcoder.corpus.pipeline import build_corpus
 from tinystarcoder.corpus.token_shards import TokenShards, build_token_shards
@@ -57,6 +58,24 @@ def test_any_number_of_workers_makes_the_same_bytes(corpus, vocabulary, tmp_path
     ]
     one, other = ({path.name: path.read_bytes() for path in f.iterdir()} for f in folders)
     assert one == other
+
+
+def test_docstrings_are_cut_where_they_are_tokenized(make_wheel, vocabulary, tmp_path):
+    docstring = '"""Sums.\n\nAnd more.\n"""\n\n'
+    wheel = make_wheel(files={f"m{n}.py": docstring + module(n) for n in range(9)})
+    build_corpus([wheel], tmp_path / "corpus")
+    documents = list(read_documents(tmp_path / "corpus"))
+
+    def texts(jobs):
+        shards = tokenize_corpus(
+            tmp_path / "corpus", vocabulary, tmp_path / f"{jobs}", short_docstrings=0.5, jobs=jobs
+        )
+        return [Tokenizer.from_folder(vocabulary).decode(ids[:-1]) for ids in content(shards)]
+
+    cut = texts(1)
+    assert 0 < sum("more" in text for text in cut) < len(documents)
+    assert cut == texts(2)
+    assert cut == [with_short_docstrings(d.text, 0.5, f"{d.package}/{d.path}") for d in documents]
 
 
 def test_a_stopped_tokenization_goes_on(corpus, vocabulary, tmp_path, monkeypatch):

@@ -163,6 +163,12 @@ def tokenize(
             help="Encode one of so many documents by the tokenizers library too, and compare.",
         ),
     ] = CHECK_EVERY,
+    short_docstrings: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of docstrings that are cut to their first paragraph."
+        ),
+    ] = 0.0,
     jobs: Jobs = None,
 ) -> None:
     """Make the token shards that training reads.
@@ -175,6 +181,7 @@ def tokenize(
             tokenizer,
             output,
             check_every=check_every,
+            short_docstrings=short_docstrings,
             jobs=jobs or os.cpu_count() or 1,
             progress=progress,
         )

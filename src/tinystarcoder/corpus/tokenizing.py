@@ -6,8 +6,8 @@ whole. The result is the same whatever the number of workers.
 
 import hashlib
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from pathlib import Path
@@ -15,7 +15,8 @@ from pathlib import Path
 from ..errors import CorpusError
 from ..tokenizer import Tokenizer
 from .bulk_encoding import CHECK_EVERY, BulkEncoder
-from .document import batches
+from .docstrings import with_short_docstrings
+from .document import Document, batches
 from .parquet import MANIFEST, read_manifest, read_shard
 from .steps import Progress, Step, run_steps
 from .token_shards import (
@@ -37,12 +38,15 @@ class Tokenization:
     """A folder with a tokenizer."""
     output: Path
     check_every: int = CHECK_EVERY
+    short_docstrings: float = 0.0
 
     @cached_property
     def work(self) -> Path:
-        """Where shards are written; changes with the corpus and the vocabulary."""
+        """Where shards are written; changes with what they would hold."""
         vocabulary = Tokenizer.from_folder(self.tokenizer).to_json()
         facts = (self.corpus / MANIFEST).read_bytes() + f"{FORMAT} {vocabulary}".encode()
+        if self.short_docstrings:
+            facts += f" {self.short_docstrings}".encode()
         partial = self.output.with_name(self.output.name + ".partial")
         return partial / hashlib.sha256(facts).hexdigest()[:16]
 
@@ -63,9 +67,17 @@ class Tokenization:
 
 
 def _tokenize(job: Tokenization, task: int) -> None:
-    documents = read_shard(job.corpus / job.shards[task])
+    documents: Iterable[Document] = read_shard(job.corpus / job.shards[task])
+    if job.short_docstrings:
+        documents = _with_short_docstrings(documents, job.short_docstrings)
     encode = _encoder(job.work, job.tokenizer, job.check_every)
     write_piece(batches(documents), encode, job.work, task)
+
+
+def _with_short_docstrings(documents: Iterable[Document], share: float) -> Iterator[Document]:
+    for document in documents:
+        key = f"{document.package}/{document.path}"
+        yield replace(document, text=with_short_docstrings(document.text, share, key))
 
 
 @lru_cache(maxsize=1)
@@ -92,12 +104,14 @@ def tokenize_corpus(
     output: Path,
     *,
     check_every: int = CHECK_EVERY,
+    short_docstrings: float = 0.0,
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> TokenShards:
     """Tokenizes a corpus folder into a new folder ``output``, which appears when it is whole.
 
-    Of every ``check_every`` documents one is encoded by the tokenizers library too.
+    Of every ``check_every`` documents one is encoded by the tokenizers library too. A share
+    ``short_docstrings`` of docstrings is cut to the first paragraph.
 
     Raises CorpusError where the output exists or cannot be written, there is no
     corpus, the vocabulary does not fit 16 bits, or the encoders differ.
@@ -107,7 +121,8 @@ def tokenize_corpus(
     read_manifest(corpus)
     check_vocabulary(Tokenizer.from_folder(tokenizer))
     try:
-        run_steps(STEPS, Tokenization(corpus, tokenizer, output, check_every), jobs, progress)
+        job = Tokenization(corpus, tokenizer, output, check_every, short_docstrings)
+        run_steps(STEPS, job, jobs, progress)
     except OSError as error:
         raise CorpusError(f"{output}: cannot be written: {error}") from error
     return TokenShards.open(output)

@@ -127,6 +127,20 @@ class OptimizerRecipe:
 
 
 @dataclass(frozen=True)
+class UnlikelihoodRecipe:
+    """Against loops: of its own greedy text, what repeats itself is made less likely.
+
+    ``weight`` of that loss beside cross-entropy (0: never), in one step of ``every``, on
+    ``tokens`` written after each of ``prompts`` windows that are drawn from every row.
+    """
+
+    weight: NonNegative = 0.0
+    every: Positive = 4
+    prompts: Positive = 4
+    tokens: Positive = 64
+
+
+@dataclass(frozen=True)
 class ScheduleRecipe:
     """Steps, and the learning rate over them."""
 
@@ -208,6 +222,7 @@ class Recipe:
     seed: Natural = 0
     model: ModelRecipe = ModelRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
+    unlikelihood: UnlikelihoodRecipe = UnlikelihoodRecipe()
     validation: ValidationRecipe = ValidationRecipe()
     checkpoint: CheckpointRecipe = CheckpointRecipe()
     hardware: HardwareRecipe = HardwareRecipe()
