@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tinystarcoder.training import hardware
-from tinystarcoder.training.hardware import peak_flops
+from tinystarcoder.training.hardware import dtype_for, peak_flops
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +35,12 @@ def test_it_is_the_fastest_product_that_counts(monkeypatch):
     ticks = iter([0, 0, 4, 4, 4, 5, 5, 5, 7, 7])
     monkeypatch.setattr(hardware.time, "perf_counter", lambda: float(next(ticks)))
     assert peak_flops("cpu", torch.float32) == 2 * 64**3 / 1.0
+
+
+def test_precision_follows_the_hardware(monkeypatch):
+    device = torch.device("cpu")
+    for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda n=native: n)
+        assert dtype_for("auto", device) == dtype
+    assert dtype_for("bf16", device) == torch.bfloat16
+    assert dtype_for("fp32", device) == torch.float32

@@ -490,15 +490,6 @@ def test_a_vocabulary_that_does_not_fit_is_one_clear_error(toy_recipe, tmp_path)
         Trainer(recipe, tmp_path / "run")
 
 
-def test_precision_follows_the_hardware(monkeypatch):
-    device = torch.device("cpu")
-    for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda n=native: n)
-        assert run_setup.dtype_for("auto", device) == dtype
-    assert run_setup.dtype_for("bf16", device) == torch.bfloat16
-    assert run_setup.dtype_for("fp32", device) == torch.float32
-
-
 # What the package may use elsewhere: importing one of these fails.
 ABSENT = ("pyarrow", "packaging", "detect_secrets", "typer", "huggingface_hub", "starlette")
 ABSENT += ("uvicorn", "transformers", "peft", "tensorboard", "rich")

@@ -1,4 +1,6 @@
-"""What a device can do at best, measured: the denominator of MFU; and a CPU's memory.
+"""What a device can do: its native precision; its peak, measured; and a CPU's memory.
+
+The peak is the denominator of MFU.
 
 A data sheet's peak tells nothing of a virtual CPU's share, of clocks under load or
 of a power limit, so the fastest of some large square products stands for it. It
@@ -31,6 +33,17 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, -1)
+
+
+def dtype_for(precision: str, device: torch.device) -> torch.dtype:
+    """bfloat16 where the processor multiplies it natively: emulated, it is many times slower."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if precision == "bf16" or (precision == "auto" and native):
+        return torch.bfloat16
+    return torch.float32
 
 
 @lru_cache

@@ -8,7 +8,8 @@ one matrix, so its rows are split into Q and K, V before they are orthogonalized
 Source: Keller Jordan et al., "Muon: an optimizer for hidden layers", 2024.
 
 Of several ranks each orthogonalizes its share of the matrices, and all get the result;
-what is sharded (FSDP2) is gathered for it, in bfloat16, some matrices at a time.
+what is sharded (FSDP2) is gathered for it, some matrices at a time, in bfloat16 where the
+device multiplies that natively.
 """
 
 from collections import defaultdict
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from ..model.gpt_bigcode import GPTBigCode
 from .distributed import World, gather, local, own_rows, whole
+from .hardware import dtype_for
 from .recipe import OptimizerRecipe
 
 # Quintic Newton-Schulz coefficients (Jordan): steep at zero, rough at one, 5 steps suffice.
@@ -32,11 +34,10 @@ _WHOLE = 1 << 26
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """UVᵀ of each of ``[N, rows, columns]`` in bfloat16, singular values only roughly one."""
+    """UVᵀ of each of ``[N, rows, columns]``, in their dtype, singular values only roughly one."""
     a, b, c = _NEWTON_SCHULZ
-    x = matrices.bfloat16()
-    tall = x.shape[1] > x.shape[2]
-    x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices / (matrices.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     for _ in range(_NEWTON_SCHULZ_STEPS):
         # Of the smaller side, and no matrix is turned but in that product.
         gram = x.mT @ x if tall else x @ x.mT
@@ -95,7 +96,9 @@ class Muon(torch.optim.Optimizer):
     def _directions(self, updates: list[Tensor], splits: list[int]) -> list[Tensor]:
         """The steps to take, whole, of all matrices; computed is only this rank's share."""
         world = self._world
-        full = [whole(update.bfloat16()) for update in updates]
+        # bfloat16 is exact enough, but emulated it is many times slower than all else of a step.
+        dtype = dtype_for("auto", updates[0].device)
+        full = [whole(update.to(dtype)) for update in updates]
         # With fewer matrices than ranks, the last ranks do the first one again.
         mine = torch.stack(full[world.rank :: world.size] or full[:1])
         parts = [

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..corpus import token_shards
@@ -63,17 +62,6 @@ def _documents(source: Path) -> Iterator[Document]:
     for path, text in package.files():
         if isinstance(text, str):
             yield Document(text, path, package.name, package.version, license="")
-
-
-def dtype_for(precision: str, device: torch.device) -> torch.dtype:
-    """bfloat16 where the processor multiplies it natively: emulated, it is many times slower."""
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if precision == "bf16" or (precision == "auto" and native):
-        return torch.bfloat16
-    return torch.float32
 
 
 def weights_to_begin(recipe: Recipe, model: GPTBigCode) -> Iterator[tuple[str, Tensor]]:

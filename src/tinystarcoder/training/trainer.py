@@ -33,13 +33,13 @@ from .checkpoint import Progress
 from .dataloader import Batch, Dataloader, Mixture, prefetch
 from .distributed import World, choose_parallel, place, unsynchronized
 from .guards import NORMS, held_signals, spikes_in_a_row
-from .hardware import keep_freed_memory, peak_flops
+from .hardware import dtype_for, keep_freed_memory, peak_flops
 from .loss import IGNORED, CausalLoss
 from .optimizer import WeightAverage, build_optimizers, clip_gradients, set_lr
 from .plan import attention_flops, product_flops
 from .recipe import Phase, Recipe
 from .run_log import RunLog
-from .run_setup import check_resumed, check_run, dtype_for, open_sources, weights_to_begin
+from .run_setup import check_resumed, check_run, open_sources, weights_to_begin
 from .unlikelihood import Unlikelihood
 
 
