@@ -37,7 +37,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """UVᵀ of each of ``[N, rows, columns]``, in their dtype, singular values only roughly one."""
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices / (matrices.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    x: Tensor = matrices / (matrices.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     for _ in range(_NEWTON_SCHULZ_STEPS):
         # Of the smaller side, and no matrix is turned but in that product.
         gram = x.mT @ x if tall else x @ x.mT
