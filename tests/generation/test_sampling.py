@@ -131,6 +131,12 @@ def test_greedy_takes_the_likeliest(temperature: float) -> None:
     assert sampler.choose(logits, []) == logits.argmax()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_penalty_beyond_all_logits_rules_what_was_seen_out_without_a_warning() -> None:
+    logits = np.array([-1.0, 2.0, 1.0], dtype=np.float32)
+    assert penalized(logits, [0, 1], 1e300).tolist() == [-np.inf, 0.0, 1.0]
+
+
 def test_greedy_minds_the_repetition_penalty() -> None:
     logits = np.array([1.0, 4.0, 3.0], np.float32)
     sampler = Sampler(SamplingOptions(repetition_penalty=2.0))

@@ -145,6 +145,29 @@ def test_fsdp_ends_with_the_weights_of_ddp(runs):
 
 
 @pytest.mark.full
+def test_fsdp_in_bfloat16_compiled_sees_what_one_process_sees(toy_recipe, tmp_path):
+    """As the large recipes run; sharded, the residual stream is bfloat16 as well."""
+    changes = {"hardware.precision": "bf16", "hardware.compile": "true"}
+    for way in ("fsdp", "one"):
+        train(toy_recipe, tmp_path / way, way, changes)
+    found, expected = (series(tmp_path / way) for way in ("fsdp", "one"))
+    np.testing.assert_allclose(found, expected, rtol=1e-2)
+    assert found != expected  # Not both in float32.
+
+
+@pytest.mark.full
+def test_two_ranks_unlearn_the_same_loops(toy_recipe, tmp_path):
+    changes = {"unlikelihood.weight": "1.0", "unlikelihood.every": "2"}
+    changes |= {"unlikelihood.tokens": "16", "schedule.steps": "8"}
+    for way in ("ddp", "one"):
+        train(toy_recipe, tmp_path / way, way, changes)
+    for key in ("loss", "loops", "grad_norm"):
+        found, expected = (series(tmp_path / way, key) for way in ("ddp", "one"))
+        assert any(expected)
+        np.testing.assert_allclose(found, expected, rtol=2e-3)
+
+
+@pytest.mark.full
 @pytest.mark.parametrize(("first", "then"), [("fsdp", "one"), ("one", "fsdp"), ("fsdp", "ddp")])
 def test_a_run_goes_on_with_another_number_of_ranks(toy_recipe, tmp_path, first, then):
     steady = {"schedule.decay": "0", "phases": "[{until=1.0, context=32, rows=4}]"}

@@ -31,6 +31,10 @@ def published(**changes: str) -> Recipe:
     return Recipe.read(RECIPES / "nano.toml", overrides | changes)
 
 
+def nano(**changes: str) -> Recipe:
+    return Recipe.read(RECIPES / "nano.toml", changes)
+
+
 def test_flops_of_the_published_model():
     """The figures of the reference: 0.946 GFLOP in products, 0.755 in attention at 8k."""
     assert planning.product_flops(TINY) == 946_077_696
@@ -50,8 +54,9 @@ def test_flops_are_those_that_torch_counts():
     assert counted == 64 * planning.product_flops(config)
 
 
+@pytest.mark.parametrize("low", [2, 4])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_activations_are_what_autograd_keeps(rows):
+def test_activations_are_what_autograd_keeps(rows, low):
     config = replace(PRESETS["nano"], n_layer=3, n_embd=64, n_inner=192, n_positions=128)
     config = replace(config, vocab_size=320, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
     model = GPTBigCode(config)
@@ -65,10 +70,10 @@ def test_activations_are_what_autograd_keeps(rows):
 
     x = torch.randn(rows, 101, config.n_embd, requires_grad=True)
     held = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    with held, torch.autocast("cpu", torch.bfloat16):
+    with held, torch.autocast("cpu", torch.bfloat16, enabled=low == 2):
         for block in model.transformer.h:
             x = block(x)
-    assert sum(kept.values()) == rows * 101 * planning.activation_bytes(config)
+    assert sum(kept.values()) == rows * 101 * planning.activation_bytes(config, low)
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
@@ -112,6 +117,14 @@ def test_runs_of_nano_on_a_cpu(context, rows, measured):
     phases = f"[{{until=1.0, context={context}, rows={rows}}}]"
     made = plan(Recipe.read(RECIPES / "nano.toml", {"phases": phases}), hardware("2xcpu-amx"))
     assert made.phases[0].tokens_per_second == pytest.approx(measured, rel=0.06)
+
+
+def test_float32_keeps_more_of_activations_and_no_copy_of_weights():
+    low, asked = plan(nano(), hardware("2xcpu-amx")).ddp, {"hardware.precision": "fp32"}
+    full = plan(nano(), hardware("2xcpu-avx2")).ddp
+    assert full == plan(nano(**asked), hardware("2xcpu-amx")).ddp
+    assert full.weights == 4 * nano().model_config().num_parameters() < low.weights
+    assert full.activations > 1.4 * low.activations
 
 
 def test_sharding_divides_what_can_be_divided():

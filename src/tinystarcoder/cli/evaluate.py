@@ -45,6 +45,7 @@ from ..evaluation.suite import (
 from ..fim import Order
 from ..pretrained import load
 from .options import counted
+from .progress import for_terminal
 
 T = TypeVar("T")
 
@@ -175,15 +176,7 @@ def _named_task(text: str) -> tuple[str, Path | None]:
 
 def _watch(description: str, total: int, things: Iterable[T]) -> Iterable[T]:
     """Passes on what comes, under a progress bar where there is a terminal."""
-    console = Console(stderr=True)
-    return track(
-        things,
-        total=total,
-        description=description,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    return track(things, total=total, description=description, transient=True, **for_terminal())
 
 
 @app.command()
@@ -295,8 +288,7 @@ def _print_results(results: Sequence[Result]) -> None:
 
 def _score_files(source: Source, score: Callable[[str, str], Scores]) -> Scores:
     """The scores of a source's files, added up, under a progress bar."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(transient=True, **for_terminal()) as progress:
         task = progress.add_task(source.name, total=sum(len(text) for _, text in source.files))
 
         def watched(path: str, text: str) -> Scores:

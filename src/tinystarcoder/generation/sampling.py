@@ -113,7 +113,8 @@ def penalized(logits: Logits, seen: Sequence[int], penalty: float) -> Logits:
     ids = np.unique(np.asarray(seen, dtype=np.intp))
     chosen = logits[ids]
     logits = logits.copy()
-    logits[ids] = np.where(chosen < 0, chosen * penalty, chosen / penalty)
+    with np.errstate(over="ignore"):  # A penalty beyond all logits rules a token out.
+        logits[ids] = np.where(chosen < 0, chosen * penalty, chosen / penalty)
     return logits
 
 

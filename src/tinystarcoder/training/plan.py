@@ -28,8 +28,8 @@ GIB = 1 << 30
 # Rows of logits that stand in memory at a time: those of training/loss.py, which needs torch.
 LOGITS_CHUNK = {"cpu": 512, "cuda": 2048}
 
-# Of a logit, its bfloat16 value and gradient and its float32 share of the softmax.
-_LOGIT_BYTES = 8
+# Of a logit, besides its value and gradient, its float32 share of the softmax.
+_SOFTMAX_BYTES = 4
 
 # Backward takes two products for each one of the forward pass.
 _FORWARD_AND_BACKWARD = 3
@@ -43,10 +43,11 @@ _ACTIVATION_PASSES = 4
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU, or one core of a CPU: FLOP/s in bfloat16, memory in bytes, bytes a second.
+    """A GPU, or one core of a CPU: FLOP/s, memory in bytes, bytes a second.
 
-    ``products`` and ``attention`` are the shares of the peak that a training step's
-    matrix products and its attention reach. A CPU's cores work as one rank and share
+    ``peak`` is that of bfloat16, or of float32 where that is what it multiplies natively
+    (``is_float32``). ``products`` and ``attention`` are the shares of it that a training
+    step's matrix products and its attention reach. A CPU's cores work as one rank and share
     its memory, which is unknown (0).
     """
 
@@ -58,6 +59,7 @@ class Device:
     launch: float = 0.0
     """Seconds that a block's kernels, forward and backward, take to be started."""
     is_core: bool = False
+    is_float32: bool = False
 
 
 # GPUs: the makers' dense bfloat16 peaks; shares from published runs of models of this width
@@ -68,6 +70,7 @@ DEVICES = {
     "h200": Device(989e12, 0.50, 0.25, 140 * GIB, 4.8e12, launch=3e-4),
     "cpu-amx": Device(1.38e12, 0.204, 0.137, 0, 40e9, is_core=True),
     "cpu-zen4": Device(0.24e12, 0.60, 0.40, 0, 20e9, is_core=True),
+    "cpu-avx2": Device(0.08e12, 0.65, 0.40, 0, 20e9, is_core=True, is_float32=True),
 }
 
 
@@ -180,19 +183,26 @@ def executed_flops(recipe: Recipe, steps: int) -> int:
     )
 
 
-def activation_bytes(config: ModelConfig) -> int:
-    """Bytes a token that the blocks keep for the backward pass, in bfloat16 autocast.
+def activation_bytes(config: ModelConfig, low: int = _BFLOAT16) -> int:
+    """Bytes a token that the blocks keep for the backward pass, in autocast to ``low`` bytes.
 
-    Of each block: two float32 inputs of norms; three bfloat16 states of the width, two of
-    the inner width; Q, K, V; the softmax's logarithms and the norms' moments in float32;
-    with dropout, its two masks.
+    Of each block: two float32 inputs of norms; three states of the width in low precision,
+    two of the inner width; Q, K, V; the softmax's logarithms and the norms' moments in
+    float32; with dropout, its two masks.
     """
     width, inner = config.n_embd, config.n_inner
     qkv = width + 2 * config.kv_dim
-    low = _BFLOAT16 * (3 * width + 2 * inner + qkv)
+    states = low * (3 * width + 2 * inner + qkv)
     full = _FLOAT32 * (2 * width + config.n_head + 4)
     masks = 2 * width if config.resid_pdrop else 0
-    return config.n_layer * (low + full + masks)
+    return config.n_layer * (states + full + masks)
+
+
+def _low_bytes(recipe: Recipe, device: Device) -> int:
+    """Of a number in a product: what ``hardware.precision`` is on this device."""
+    asked = recipe.hardware.precision
+    is_float32 = asked == "fp32" or (asked == "auto" and device.is_float32)
+    return _FLOAT32 if is_float32 else _BFLOAT16
 
 
 def plan(recipe: Recipe, on: Hardware) -> Plan:
@@ -254,8 +264,9 @@ def _rank_seconds(
     moved = _update_bytes(recipe, config)
     # A CPU's activations stay in its caches: what they cost is in its measured shares.
     if not device.is_core:
-        logits = _LOGIT_BYTES * config.vocab_size
-        moved += tokens * (_ACTIVATION_PASSES * activation_bytes(config) + logits)
+        low = _low_bytes(recipe, device)
+        logits = (2 * low + _SOFTMAX_BYTES) * config.vocab_size
+        moved += tokens * (_ACTIVATION_PASSES * activation_bytes(config, low) + logits)
     return (
         products / (on.rank_peak * device.products)
         + attention / (on.rank_peak * device.attention)
@@ -270,15 +281,16 @@ def _memory(
     parameters, hidden = config.num_parameters(), _hidden_parameters(config)
     tokens = part.micro_rows * part.phase.context
     embedding = config.vocab_size * config.n_embd
-    # Autocast keeps a bfloat16 copy of every matrix; sharded, only what is gathered stands:
+    # Autocast keeps a low copy of every matrix; sharded, only what is gathered stands:
     # the embedding, one block and the one that is fetched ahead.
     copied = embedding + (2 * hidden // config.n_layer if shards > 1 else hidden)
-    kept = activation_bytes(config)
+    low = _low_bytes(recipe, on.device)
+    kept = activation_bytes(config, low)
     if recipe.hardware.activation_checkpointing:  # Inputs of all blocks, the rest of one.
         kept = kept // config.n_layer + config.n_layer * _FLOAT32 * config.n_embd
-    chunk = LOGITS_CHUNK[on.kind] * config.vocab_size * _LOGIT_BYTES
+    chunk = LOGITS_CHUNK[on.kind] * config.vocab_size * (2 * low + _SOFTMAX_BYTES)
     return Memory(
-        weights=_FLOAT32 * parameters // shards + _BFLOAT16 * copied,
+        weights=_FLOAT32 * parameters // shards + (low * copied if low < _FLOAT32 else 0),
         gradients=_FLOAT32 * parameters // shards,
         optimizer=_optimizer_bytes(recipe, config) // shards,
         activations=tokens * (kept + 2 * _FLOAT32 * config.n_embd),
