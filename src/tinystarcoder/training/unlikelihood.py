@@ -31,22 +31,23 @@ from .recipe import UnlikelihoodRecipe
 
 # Tokens of a prompt, one of these for all of a step: from a line to a screen of code.
 PROMPTS = (8, 16, 32, 64, 128, 192)
-# As short a repetition is how code is written: `], [`, `self.a = a`.
-SHORTEST = 4
+# As short a repetition is how code is written: `], [`, `self.a = a`, a line with one name changed.
+SHORTEST = 8
 
 
 def find_loops(ids: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which of ``ids [N, T]`` go on with a repetition of what stands directly before it.
 
-    A token does at a distance of p where it, and as many before it that at least half
-    of p and SHORTEST are reached, each equal the one p places before.
+    A token does at a distance of p where it, and as many before it that at least p and
+    SHORTEST are reached, each equal the one p places before: it ends a second time of the
+    same, or goes on to a third.
     """
     found = np.zeros(ids.shape, dtype=bool)
     for distance in range(1, ids.shape[1] // 2 + 1):
         run = np.zeros(len(ids), dtype=int)
         for place in range(distance, ids.shape[1]):
             run = np.where(ids[:, place] == ids[:, place - distance], run + 1, 0)
-            found[:, place] |= run >= max(SHORTEST, (distance + 1) // 2)
+            found[:, place] |= run >= max(SHORTEST, distance)
     return found
 
 
