@@ -109,7 +109,7 @@ def test_a_loop_that_is_sure_has_a_finite_gradient():
 def test_a_run_unlearns_its_loops(toy_recipe, tmp_path):
     """The toy model, trained on few files, loops as soon as it writes anything."""
     steady = {"schedule.steps": "80", "phases": "[{until=1.0, context=64, rows=4}]"}
-    steady |= {"checkpoint.every": "80", "validation.every": "0"}
+    steady |= {"checkpoint.every": "80", "validation.every": "0", "unlikelihood.tokens": "40"}
     looped = {}
     for weight in ("1e-9", "3.0"):
         changes = CHANGES | steady | {"unlikelihood.weight": weight}
