@@ -54,6 +54,8 @@ def test_what_the_authors_wrote_passes(sources: list[Source]) -> None:
 
 
 @pytest.mark.xfail(strict=True, reason="nano is too weak still: see its card")
-def test_nano_writes_python(sources: list[Source]) -> None:
+def test_nano_writes_python(sources: list[Source], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an instruction set that all x86 machines have: each rounds, and so loops, otherwise."""
+    monkeypatch.setenv("TINYSTARCODER_ISA", "avx2")
     results = list(parse_rate(cut_prompts(sources, 50), FamilyModel(load())))
     assert sum(result.verdict.passed for result in results) >= 45
