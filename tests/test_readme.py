@@ -118,7 +118,6 @@ PROMPTS = (
 )
 
 
-@pytest.mark.xfail(strict=True, reason="nano is too weak still: see its card")
 def test_the_examples_parse() -> None:
     """As they stand there, up to the last line, which 64 tokens left unfinished."""
     examples = re.findall(r"^```console\n\$ [^\n]*\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)

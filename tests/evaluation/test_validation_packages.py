@@ -53,7 +53,6 @@ def test_what_the_authors_wrote_passes(sources: list[Source]) -> None:
     assert failed == []
 
 
-@pytest.mark.xfail(strict=True, reason="nano is too weak still: see its card")
 def test_nano_writes_python(sources: list[Source], monkeypatch: pytest.MonkeyPatch) -> None:
     """With an instruction set that all x86 machines have: each rounds, and so loops, otherwise."""
     monkeypatch.setenv("TINYSTARCODER_ISA", "avx2")

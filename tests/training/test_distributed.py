@@ -147,7 +147,8 @@ def test_fsdp_ends_with_the_weights_of_ddp(runs):
 @pytest.mark.full
 def test_fsdp_in_bfloat16_compiled_sees_what_one_process_sees(toy_recipe, tmp_path):
     """As the large recipes run; sharded, the residual stream is bfloat16 as well."""
-    changes = {"hardware.precision": "bf16", "hardware.compile": "true"}
+    changes = {"hardware.precision": "bf16", "hardware.compile": "true", "schedule.steps": "4"}
+    changes |= {"phases": "[{until=1.0, context=32, rows=4}]", "validation.every": "0"}
     for way in ("fsdp", "one"):
         train(toy_recipe, tmp_path / way, way, changes)
     found, expected = (series(tmp_path / way) for way in ("fsdp", "one"))

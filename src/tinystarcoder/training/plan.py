@@ -70,7 +70,7 @@ DEVICES = {
     "h200": Device(989e12, 0.50, 0.25, 140 * GIB, 4.8e12, launch=3e-4),
     "cpu-amx": Device(1.38e12, 0.204, 0.137, 0, 40e9, is_core=True),
     "cpu-zen4": Device(0.24e12, 0.60, 0.40, 0, 20e9, is_core=True),
-    "cpu-avx2": Device(0.08e12, 0.65, 0.40, 0, 20e9, is_core=True, is_float32=True),
+    "cpu-avx2": Device(0.08e12, 0.60, 0.75, 0, 20e9, is_core=True, is_float32=True),
 }
 
 
