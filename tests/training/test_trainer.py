@@ -61,6 +61,16 @@ def stop_after(monkeypatch, steps: int) -> None:
     monkeypatch.setattr(Trainer, "_step", dying)
 
 
+def assert_goes_on_bit_for_bit(recipe: Recipe, folder: Path, monkeypatch, stop: int) -> None:
+    """Killed after ``stop`` steps and started again, it has the weights and log of a whole run."""
+    through = Trainer(recipe, folder / "through").run()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, stop)
+        Trainer(recipe, folder / "stopped").run()
+    assert_same_weights(through, Trainer(recipe, folder / "stopped").run())
+    assert timeless(folder / "through") == timeless(folder / "stopped")
+
+
 def test_a_run_learns_and_its_checkpoint_loads_in_transformers(toy_recipe, tmp_path):
     recipe = Recipe.read(toy_recipe, {"schedule.steps": "60"})
     folder = Trainer(recipe, tmp_path / "run").run()
@@ -75,14 +85,7 @@ def test_a_run_learns_and_its_checkpoint_loads_in_transformers(toy_recipe, tmp_p
 def test_a_stopped_run_ends_with_the_weights_of_one_that_ran_through(
     toy_recipe, tmp_path, monkeypatch, stop
 ):
-    recipe = Recipe.read(toy_recipe)
-    through = Trainer(recipe, tmp_path / "through").run()
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, stop)
-        Trainer(recipe, tmp_path / "stopped").run()
-    resumed = Trainer(recipe, tmp_path / "stopped").run()
-    assert_same_weights(through, resumed)
-    assert timeless(tmp_path / "through") == timeless(tmp_path / "stopped")
+    assert_goes_on_bit_for_bit(Recipe.read(toy_recipe), tmp_path, monkeypatch, stop)
 
 
 @pytest.mark.full
@@ -90,13 +93,7 @@ def test_a_compiled_run_goes_on_bit_for_bit(toy_recipe, tmp_path, monkeypatch):
     """As recipes are by default; rows of 512, whose attention's backward pass is by hand."""
     changes = {"hardware.compile": "true", "model.overrides.n_positions": "512"}
     changes |= {"phases": "[{until=1.0, context=512, rows=2}]", "schedule.steps": "8"}
-    recipe = Recipe.read(toy_recipe, changes)
-    through = Trainer(recipe, tmp_path / "through").run()
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, 5)
-        Trainer(recipe, tmp_path / "stopped").run()
-    assert_same_weights(through, Trainer(recipe, tmp_path / "stopped").run())
-    assert timeless(tmp_path / "through") == timeless(tmp_path / "stopped")
+    assert_goes_on_bit_for_bit(Recipe.read(toy_recipe, changes), tmp_path, monkeypatch, 5)
 
 
 def test_a_run_begins_from_the_weights_of_another(toy_recipe, tmp_path):

@@ -13,7 +13,7 @@ from tinystarcoder.training.recipe import Recipe, UnlikelihoodRecipe
 from tinystarcoder.training.trainer import Trainer
 from tinystarcoder.training.unlikelihood import SHORTEST, Unlikelihood, find_loops
 
-from .test_trainer import assert_same_weights, log_of, stop_after, timeless
+from .test_trainer import assert_goes_on_bit_for_bit, log_of
 
 CHANGES = {"unlikelihood.weight": "1.0", "unlikelihood.every": "2", "unlikelihood.tokens": "16"}
 
@@ -123,12 +123,7 @@ def test_a_run_unlearns_its_loops(toy_recipe, tmp_path):
 @pytest.mark.parametrize("compiled", ["false", pytest.param("true", marks=pytest.mark.full)])
 def test_a_stopped_run_goes_on_bit_for_bit(toy_recipe, tmp_path, monkeypatch, compiled):
     recipe = Recipe.read(toy_recipe, CHANGES | {"hardware.compile": compiled})
-    through = Trainer(recipe, tmp_path / "through").run()
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, 5)
-        Trainer(recipe, tmp_path / "stopped").run()
-    assert_same_weights(through, Trainer(recipe, tmp_path / "stopped").run())
-    assert timeless(tmp_path / "through") == timeless(tmp_path / "stopped")
+    assert_goes_on_bit_for_bit(recipe, tmp_path, monkeypatch, 5)
 
 
 def test_a_sharded_model_is_one_clear_error(toy_recipe, tmp_path, monkeypatch):

@@ -1,9 +1,9 @@
 """Docstrings cut to their first paragraph, in a share of cases, on request.
 
-A fifth of the text of published packages is parameter lists and examples inside
-of docstrings. A small model learns to write them before it can fill them: asked
-for a function, it answers with a page of prose that repeats itself. Where most
-docstrings end with their first paragraph, it goes on to the code.
+Parameter lists and examples follow in many docstrings of published packages. A small
+model learns to write them before it can fill them: asked for a function, it answers
+with a page of prose that repeats itself. Where most docstrings end with their first
+paragraph, it goes on to the code.
 
 What it gives up: what it cut is never learned; a docstring made of several
 literals, or of one with a prefix (``r``), stays as it is.
