@@ -21,16 +21,23 @@ from tinystarcoder.training.trainer import Trainer
 
 MAIN = "from tinystarcoder.cli.main import main; main()"
 
-# At this step rank 1 is gone.
+# At this step rank 1 is gone. torchrun ends rank 0 then, perhaps before it has said why.
 DYING = """
 import os, signal
+from tinystarcoder.errors import TrainingError
 from tinystarcoder.training.trainer import Trainer
-step = Trainer._step
+run, step = Trainer.run, Trainer._step
+def ended(self):
+    try:
+        return run(self)
+    except TrainingError:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise
 def dying(self, batch, phase):
     if self.world.rank == 1 and self.progress.step == 7:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batch, phase)
-Trainer._step = dying
+Trainer.run, Trainer._step = ended, dying
 """
 
 # At step 6 rank 1 has no room for its share of the checkpoint.

@@ -16,6 +16,8 @@ is bfloat16 too.
 
 import atexit
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -89,7 +91,11 @@ class World:
 
     @contextmanager
     def lost_ranks(self) -> Iterator[None]:
-        """Turns what a collective says when another rank has died into one clear error."""
+        """Turns what a collective says when another rank has died into one clear error.
+
+        From then on SIGTERM is ignored: torchrun sends it to the ranks that are left, and
+        the error must be told before they end.
+        """
         try:
             yield
         except RuntimeError as error:
@@ -97,6 +103,8 @@ class World:
             text = str(error).lower()
             if self.size == 1 or not any(word in text for word in ("gloo", "nccl", "connection")):
                 raise
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise TrainingError(
                 f"rank {self.rank} of {self.size} lost another rank, whose own message tells "
                 "why; start again, and the run goes on from its last checkpoint"

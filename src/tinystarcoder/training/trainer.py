@@ -91,8 +91,8 @@ class Trainer:
         saved: Path | None = None
         with (
             self.log,
-            held_signals() as caught,
             self.world.lost_ranks(),
+            held_signals() as caught,
             closing(prefetch(self._batches())) as batches,
         ):
             self._began = time.perf_counter()
