@@ -134,7 +134,15 @@ def test_greedy_takes_the_likeliest(temperature: float) -> None:
 @pytest.mark.filterwarnings("error")
 def test_a_penalty_beyond_all_logits_rules_what_was_seen_out_without_a_warning() -> None:
     logits = np.array([-1.0, 2.0, 1.0], dtype=np.float32)
-    assert penalized(logits, [0, 1], 1e300).tolist() == [-np.inf, 0.0, 1.0]
+    assert penalized(logits, [0, 1], 1e300).tolist() == [np.finfo(np.float32).min, 0.0, 1.0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_penalty_next_to_nothing_takes_what_was_seen(temperature: float) -> None:
+    options = SamplingOptions(temperature=temperature, repetition_penalty=1e-300)
+    logits = np.array([1.0, 3.0, 2.0, 0.0], dtype=np.float32)
+    assert {Sampler(options).choose(logits, [0, 2, 3]) for _ in range(20)} <= {0, 2}
 
 
 def test_greedy_minds_the_repetition_penalty() -> None:

@@ -111,10 +111,12 @@ class Sampler:
 def penalized(logits: Logits, seen: Sequence[int], penalty: float) -> Logits:
     """Logits of seen ids divided by the penalty, multiplied where negative (CTRL's rule)."""
     ids = np.unique(np.asarray(seen, dtype=np.intp))
-    chosen = logits[ids]
+    chosen = logits[ids].astype(np.float64)  # In float32 a tiny penalty would be 0.
     logits = logits.copy()
-    with np.errstate(over="ignore"):  # A penalty beyond all logits rules a token out.
-        logits[ids] = np.where(chosen < 0, chosen * penalty, chosen / penalty)
+    limit = np.finfo(logits.dtype).max  # Two infinities would make a NaN of their difference.
+    with np.errstate(over="ignore"):
+        penalized = np.where(chosen < 0, chosen * penalty, chosen / penalty)
+    logits[ids] = penalized.clip(-limit, limit)
     return logits
 
 
