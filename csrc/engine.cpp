@@ -317,8 +317,8 @@ void Engine::linear_block(const Matrix& matrix, int block, int rows, Finish fini
   // Where the output ends inside this block, it takes a detour. Only logits do: they are stored.
   const int columns = static_cast<int>(std::min<size_t>(kBlock, stride - block * kBlock));
   const bool whole = columns == kBlock;
-  const bool widen = matrix.format == Format::i4 && rows > kWidenRows;
-  if (widen) kernels_.widen_i4(weights, matrix.depth, scratch.widened.data());
+  const bool widened = matrix.format == Format::i4 && rows > kWidenRows;
+  if (widened) kernels_.widen_i4(weights, matrix.depth, scratch.widened.data());
   for (int first = 0; first < rows; first += kRows) {
     const int some = std::min(kRows, rows - first);
     // While many rows pass through this block, the next one is fetched, a part at a time.
@@ -327,44 +327,47 @@ void Engine::linear_block(const Matrix& matrix, int block, int rows, Finish fini
       const uint8_t* next = weights + matrix.block_bytes + first / kRows * part;
       for (size_t at = 0; at < part; at += kLine) __builtin_prefetch(next + at, 0, 2);
     }
+    multiply(matrix, weights, widened, first, some, scratch);
     float* target = whole ? out + first * stride + block * kBlock : scratch.columns.data();
     const size_t target_stride = whole ? stride : kBlock;
-    int32_t* sums = scratch.sums.data();
-    float* products = reinterpret_cast<float*>(sums);
-    const RoundedRows& rounded = operand_.rounded;
-    switch (matrix.format) {
-      case Format::f32:
-        kernels_.product_f32(operand_.f32.data() + first * operand_.stride, operand_.stride,
-                             reinterpret_cast<const float*>(weights), matrix.depth, some, products,
-                             kBlock);
-        break;
-      case Format::bf16:
-        kernels_.product_bf16(operand_.bf16.data() + first * operand_.stride, operand_.stride,
-                              reinterpret_cast<const uint16_t*>(weights), matrix.depth, some,
-                              products, kBlock);
-        break;
-      case Format::i8:
-        kernels_.product_i8(rounded, first, weights, matrix.depth, some, sums);
-        break;
-      case Format::i4:
-        if (widen)
-          kernels_.product_i8(rounded, first, scratch.widened.data(), matrix.depth, some, sums);
-        else
-          kernels_.product_i4(rounded, first, weights, matrix.depth, some, sums);
-        break;
-    }
+    const int32_t* sums = scratch.sums.data();
     if (matrix.format == Format::f32 || matrix.format == Format::bf16) {
-      kernels_.finish_f32(finish, products, some, bias, target, target_stride);
+      kernels_.finish_f32(finish, reinterpret_cast<const float*>(sums), some, bias, target,
+                          target_stride);
     } else {
-      const bool shifted = matrix.format == Format::i8 || widen;
-      kernels_.finish_i32(finish, sums, some, rounded.scale + first,
-                          shifted ? rounded.offset + first : nullptr, scale, bias, target,
+      const bool shifted = matrix.format == Format::i8 || widened;
+      kernels_.finish_i32(finish, sums, some, operand_.rounded.scale + first,
+                          shifted ? operand_.rounded.offset + first : nullptr, scale, bias, target,
                           target_stride);
     }
     if (!whole)
       for (int r = 0; r < some; r++)
         std::memcpy(out + (first + r) * stride + block * kBlock, target + r * kBlock,
                     columns * sizeof(float));
+  }
+}
+
+// `some` rows of the operand from `first` on times a block's weights, into scratch.sums.
+void Engine::multiply(const Matrix& matrix, const uint8_t* weights, bool widened, int first,
+                      int some, Scratch& scratch) {
+  int32_t* sums = scratch.sums.data();
+  float* products = reinterpret_cast<float*>(sums);
+  const size_t at = first * operand_.stride;
+  switch (matrix.format) {
+    case Format::f32:
+      return kernels_.product_f32(operand_.f32.data() + at, operand_.stride,
+                                  reinterpret_cast<const float*>(weights), matrix.depth, some,
+                                  products, kBlock);
+    case Format::bf16:
+      return kernels_.product_bf16(operand_.bf16.data() + at, operand_.stride,
+                                   reinterpret_cast<const uint16_t*>(weights), matrix.depth, some,
+                                   products, kBlock);
+    case Format::i8:
+      return kernels_.product_i8(operand_.rounded, first, weights, matrix.depth, some, sums);
+    case Format::i4:
+      if (widened) weights = scratch.widened.data();
+      return (widened ? kernels_.product_i8 : kernels_.product_i4)(
+          operand_.rounded, first, weights, matrix.depth, some, sums);
   }
 }
 

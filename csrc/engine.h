@@ -138,6 +138,8 @@ class Engine {
   void linear(const Matrix& matrix, int rows, Finish finish, float* out, size_t stride);
   void linear_block(const Matrix& matrix, int block, int rows, Finish finish, float* out,
                     size_t stride, Scratch& scratch);
+  void multiply(const Matrix& matrix, const uint8_t* weights, bool widened, int first, int some,
+                Scratch& scratch);
   void logits(const std::vector<Row>& rows);
 
   template <class T>
