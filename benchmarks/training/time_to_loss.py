@@ -44,8 +44,7 @@ COSINE = {"schedule.shape": "cosine", "schedule.floor": 0.1}
 ONE_LENGTH = {
     "phases": [{"until": 1.0, "context": BASELINE_CONTEXT, "rows": STEP_TOKENS // BASELINE_CONTEXT}]
 }
-USUAL_INITIALIZATION = {"model.zero_output": False}
-BASELINE = {**ADAMW, **COSINE, **ONE_LENGTH, **USUAL_INITIALIZATION}
+BASELINE = {**ADAMW, **COSINE, **ONE_LENGTH}
 
 # What ours lacks in each: the lever as the baseline has it.
 LEVERS = {
@@ -53,7 +52,6 @@ LEVERS = {
     "fall to zero": {"schedule.floor": 0.1},
     "early fall": {"schedule.decay": 0.2},
     "ladder of row lengths": ONE_LENGTH,
-    "zero output projections": USUAL_INITIALIZATION,
 }
 
 

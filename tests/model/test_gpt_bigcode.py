@@ -104,13 +104,6 @@ def test_initialize_depends_on_the_seed_alone():
     assert not torch.equal(first.transformer.wte.weight, other.transformer.wte.weight)
 
 
-def test_a_zero_output_starts_every_block_as_the_identity():
-    model = GPTBigCode(SMALL)
-    model.initialize(0, std=0.02, zero_output=True)
-    x = torch.randn(1, 5, SMALL.n_embd)
-    assert torch.equal(model.transformer.h[0].eval()(x), x)
-
-
 @pytest.mark.full
 @pytest.mark.parametrize("multi_query", [True, False])
 def test_parity_holds_at_8192_tokens(multi_query):

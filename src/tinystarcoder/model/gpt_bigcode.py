@@ -271,24 +271,22 @@ class GPTBigCode(nn.Module):
         like = self.transformer.wte.weight
         return KVCache(self.config, batch, min(capacity or limit, limit), like)
 
-    def initialize(self, seed: int, *, std: float, zero_output: bool = False) -> None:
+    def initialize(self, seed: int, *, std: float) -> None:
         """Takes :meth:`initial_tensors` as weights."""
-        self.load_state_dict(dict(self.initial_tensors(seed, std=std, zero_output=zero_output)))
+        self.load_state_dict(dict(self.initial_tensors(seed, std=std)))
 
-    def initial_tensors(
-        self, seed: int, *, std: float, zero_output: bool = False
-    ) -> Iterator[tuple[str, Tensor]]:
+    def initial_tensors(self, seed: int, *, std: float) -> Iterator[tuple[str, Tensor]]:
         """Draws weights N(0, std), biases 0, norms 1: one whole tensor after the other, on the CPU.
 
         The two projections into the residual stream are scaled by 1/√(2·n_layer)
-        as GPT-2's, or start at zero, which learns faster under Muon.
+        as GPT-2's.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             tensor = torch.zeros(parameter.shape)
             if "ln_" in name:
                 tensor.fill_(1.0 if name.endswith("weight") else 0.0)
-            elif not (name.endswith("bias") or (zero_output and "c_proj" in name)):
+            elif not name.endswith("bias"):
                 scale = 1 / math.sqrt(2 * self.config.n_layer) if "c_proj" in name else 1.0
                 tensor.normal_(0.0, std * scale, generator=generator)
             yield name, tensor

@@ -50,7 +50,6 @@ class ModelRecipe:
     weights: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
     init_std: NonNegative = 0.02
-    zero_output: bool = True
     dropout: Fraction = 0.0
 
 

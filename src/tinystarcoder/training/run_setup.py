@@ -68,9 +68,7 @@ def weights_to_begin(recipe: Recipe, model: GPTBigCode) -> Iterator[tuple[str, T
     """Weights as drawn, or those of the recipe's checkpoint: whole tensors, one at a time."""
     begin = recipe.model
     if not begin.weights:
-        yield from model.initial_tensors(
-            recipe.seed, std=begin.init_std, zero_output=begin.zero_output
-        )
+        yield from model.initial_tensors(recipe.seed, std=begin.init_std)
         return
     stored = Checkpoint.open(begin.weights)
     theirs, ours = asdict(stored.config), asdict(model.config)
