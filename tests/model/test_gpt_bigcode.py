@@ -104,6 +104,18 @@ def test_initialize_depends_on_the_seed_alone():
     assert not torch.equal(first.transformer.wte.weight, other.transformer.wte.weight)
 
 
+def test_rows_may_stand_at_later_positions():
+    model = GPTBigCode(SMALL)
+    model.initialize(0, std=0.02)
+    ids = some_ids(SMALL, 2, 5)
+    with torch.no_grad():
+        shifted = model.eval().transformer(ids, first=SMALL.n_positions - 5)
+        model.transformer.wpe.weight.copy_(model.transformer.wpe.weight.roll(5, 0))
+        torch.testing.assert_close(model.transformer(ids), shifted)
+    with pytest.raises(RequestError, match="do not fit"):
+        model.transformer(ids, first=SMALL.n_positions - 4)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("multi_query", [True, False])
 def test_parity_holds_at_8192_tokens(multi_query):

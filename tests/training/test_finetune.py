@@ -79,6 +79,15 @@ def test_held_out_files_are_predicted_better(eager, base, source, tmp_path, lora
     assert_written_as_measured(output, source, result)
 
 
+def test_positions_beyond_its_rows_are_not_left_behind(eager, base, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "MAX_CONTEXT", 16)
+    finetune(source, base, tmp_path / "tuned", Options(epochs=6), base_license="mit")
+    old, new = (
+        Checkpoint.open(x).tensor("transformer.wpe.weight") for x in (base, tmp_path / "tuned")
+    )
+    assert (old != new).any(1).all()
+
+
 def assert_written_as_measured(folder: Path, source: Path, result: tuning.Result) -> None:
     """transformers, on the written folder, finds the loss that was measured before writing."""
     model = AutoModelForCausalLM.from_pretrained(folder)

@@ -96,6 +96,23 @@ def test_a_compiled_run_goes_on_bit_for_bit(toy_recipe, tmp_path, monkeypatch):
     assert_goes_on_bit_for_bit(Recipe.read(toy_recipe, changes), tmp_path, monkeypatch, 5)
 
 
+@pytest.mark.parametrize("rate", [0, 1])
+def test_shifted_rows_train_positions_beyond_their_length(toy_recipe, tmp_path, rate):
+    changes = {"data.shift_rate": str(rate), "optimizer.weight_decay": "0"}
+    changes |= {"phases": "[{until=1.0, context=16, rows=4}]"}
+    trainer = Trainer(Recipe.read(toy_recipe, changes), tmp_path / "run")
+    before = trainer.model.transformer.wpe.weight.detach().clone()
+    trainer.run()
+    moved = (trainer.model.transformer.wpe.weight != before).any(1)
+    assert moved[:16].all() or rate
+    assert moved[16:].sum() > 40 if rate else not moved[16:].any()
+
+
+def test_a_shifted_run_goes_on_bit_for_bit(toy_recipe, tmp_path, monkeypatch):
+    recipe = Recipe.read(toy_recipe, {"data.shift_rate": "0.5"})
+    assert_goes_on_bit_for_bit(recipe, tmp_path, monkeypatch, 4)
+
+
 def test_a_run_begins_from_the_weights_of_another(toy_recipe, tmp_path):
     first = Trainer(Recipe.read(toy_recipe), tmp_path / "first").run()
     recipe = Recipe.read(toy_recipe, {"model.weights": str(first)})

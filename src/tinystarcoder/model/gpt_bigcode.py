@@ -231,10 +231,17 @@ class Transformer(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
     def forward(
-        self, ids: Tensor, cache: KVCache | None = None, documents: Tensor | None = None
+        self,
+        ids: Tensor,
+        cache: KVCache | None = None,
+        documents: Tensor | None = None,
+        first: int = 0,
     ) -> Tensor:
-        """Hidden states ``[B, T, D]``; with ``documents [B, T]`` attention stays within one."""
-        past = 0 if cache is None else cache.length
+        """Hidden states ``[B, T, D]``; with ``documents [B, T]`` attention stays within one.
+
+        Without a cache the ids stand at positions from ``first`` on.
+        """
+        past = first if cache is None else cache.length
         end = past + ids.shape[1]
         limit = self.config.n_positions if cache is None else cache.capacity
         if end > limit:

@@ -33,13 +33,15 @@ class CausalLoss(nn.Module):
         super().__init__()
         self.model, self.dtype, self.compiled = model, dtype, compiled
 
-    def forward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
+    def forward(
+        self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None, first: int = 0
+    ) -> Tensor:
         """Mean loss in nats of ``targets [B, T]``, or without gradients their summed loss.
 
-        With ``documents [B, T]`` attention stays within one.
+        With ``documents [B, T]`` attention stays within one. Positions begin at ``first``.
         """
         with torch.autocast(inputs.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            hidden = self.model.transformer(inputs, documents=documents)
+            hidden = self.model.transformer(inputs, documents=documents, first=first)
         hidden, weight = hidden.flatten(0, 1), self.model.transformer.wte.weight
         if not torch.is_grad_enabled():
             return cross_entropy_sum(

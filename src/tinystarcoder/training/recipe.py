@@ -81,6 +81,9 @@ class DataRecipe:
     ``line_rate`` is the share of middles that end with a line; the others end anywhere.
     ``metadata_rate`` is the chance that a name, a path, stars stand before a file. With
     ``document_mask`` attention stays within a document; positions go on in a row.
+    ``shift_rate`` is the share of steps whose rows stand at positions from a random one on,
+    not from the first: so rows shorter than the model's context leave no position behind
+    (Kiyono et al. 2021, SHAPE).
     """
 
     tokenizer: str
@@ -88,6 +91,7 @@ class DataRecipe:
     mixture: list[Source] = field(default_factory=list)
     validation: str = ""
     document_mask: bool = False
+    shift_rate: Fraction = 0.0
     fim_rate: Fraction = 0.5
     spm_rate: Fraction = 0.5
     line_rate: Fraction = 0.0

@@ -206,6 +206,7 @@ class Trainer:
         if self.recipe.model.dropout:  # What is dropped is a function of the step, as rows are.
             torch.manual_seed(hash((self.recipe.seed, self.progress.step, world.rank)))
         total = torch.zeros((), dtype=torch.float64, device=world.device)
+        first = self._first_position(phase)
         starts = range(0, len(batch.inputs), size)
         for start in starts:
             part = slice(start, start + size)
@@ -218,11 +219,18 @@ class Trainer:
                     self._tensor(batch.inputs[part]),
                     self._tensor(batch.targets[part]),
                 )
-                loss = self.compute(inputs, targets, masked) * share
+                loss = self.compute(inputs, targets, masked, first) * share
                 # DDP and FSDP2 average over ranks what is to be summed.
                 (loss * world.size).backward()
             total += loss.detach()
         return world.sum(float(total))[0]
+
+    def _first_position(self, phase: Phase) -> int:
+        """Where the step's rows stand: a function of the seed and the step, on every rank."""
+        draws = np.random.default_rng((self.recipe.seed, self.progress.step))
+        if draws.random() >= self.recipe.data.shift_rate:
+            return 0
+        return int(draws.integers(self.model.config.n_positions - phase.context, endpoint=True))
 
     def _unlearn_loops(self, batch: Batch) -> dict[str, float]:
         """Gradients against what the model repeats of its own; returns what the log says of it.
