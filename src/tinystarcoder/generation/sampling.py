@@ -115,8 +115,8 @@ def penalized(logits: Logits, seen: Sequence[int], penalty: float) -> Logits:
     logits = logits.copy()
     limit = np.finfo(logits.dtype).max  # Two infinities would make a NaN of their difference.
     with np.errstate(over="ignore"):
-        penalized = np.where(chosen < 0, chosen * penalty, chosen / penalty)
-    logits[ids] = penalized.clip(-limit, limit)
+        reshaped = np.where(chosen < 0, chosen * penalty, chosen / penalty)
+    logits[ids] = reshaped.clip(-limit, limit)
     return logits
 
 

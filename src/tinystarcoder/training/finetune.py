@@ -190,7 +190,7 @@ def prepare(
             train=str(shards["train"].folder),
             validation=str(shards["held-out"].folder),
             fim_rate=0.5 if tokenizer.fim else 0.0,
-            shift_rate=SHIFT_RATE if context < config.n_positions else 0.0,
+            shift_rate=SHIFT_RATE,
         ),
         optimizer=LORA_OPTIMIZER if options.lora else OPTIMIZER,
         schedule=ScheduleRecipe(steps=steps, shape="linear", warmup=min(10, steps // 10)),
