@@ -25,7 +25,7 @@ PACKAGE = "tinystarcoder"
 # A room imports from lower storeys only, and never from its neighbors.
 STOREYS = (
     ("errors",),
-    ("files", "fim", "hub"),
+    ("files", "fim", "hub", "verdict"),
     ("tokenizer",),
     ("corpus",),
     ("model",),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tinystarcoder.engine.native_decoder import instruction_sets
-from tinystarcoder.evaluation.parse_rate import judge
+from tinystarcoder.verdict import judge
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,9 +13,9 @@ from tinystarcoder.evaluation.parse_rate import (
     MAX_CHARACTERS,
     Prompt,
     cut_prompts,
-    judge,
     parse_rate,
 )
+from tinystarcoder.verdict import judge
 
 HEADER = "def f(x):\n"
 

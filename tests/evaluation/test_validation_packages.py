@@ -6,8 +6,9 @@ import pytest
 
 from tinystarcoder.evaluation.generators import FamilyModel
 from tinystarcoder.evaluation.held_out import Source, read_sources
-from tinystarcoder.evaluation.parse_rate import cut_prompts, judge, parse_rate
+from tinystarcoder.evaluation.parse_rate import cut_prompts, parse_rate
 from tinystarcoder.pretrained import load
+from tinystarcoder.verdict import judge
 
 ROOT = Path(__file__).resolve().parents[2]
 

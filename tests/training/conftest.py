@@ -1,12 +1,14 @@
 """Toy documents, a toy vocabulary and their token shards: a training run in a second."""
 
 import importlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+import tinystarcoder
 from tinystarcoder.corpus.document import Document
 from tinystarcoder.corpus.token_shards import TokenShards, build_token_shards
 from tinystarcoder.tokenizer import Tokenizer
@@ -74,6 +76,47 @@ threads = 1
 def toy_recipe(toy_recipe_text: str, tmp_path: Path) -> Path:
     path = tmp_path / "toy.toml"
     path.write_text(toy_recipe_text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def reward_recipe(tmp_path: Path) -> Path:
+    """nano goes on with a file of this package, and is rewarded: a toy model writes no Python."""
+    package = Path(tinystarcoder.__file__).parent
+    (tmp_path / "code").mkdir()
+    shutil.copy(package / "files.py", tmp_path / "code")
+    text = f"""
+name = "rewarded"
+[model]
+weights = "{package / "weights" / "nano"}"
+[data]
+train = "{tmp_path / "code"}"
+tokenizer = "{package / "weights" / "nano"}"
+fim_rate = 0.0
+[optimizer]
+lr = 1e-4
+muon_lr = 1e-4
+[reward]
+weight = 1.0
+every = 2
+prompts = 2
+tokens = 20
+[schedule]
+steps = 4
+[[phases]]
+until = 1.0
+context = 128
+rows = 2
+[validation]
+every = 0
+[checkpoint]
+every = 1
+[hardware]
+compile = false
+threads = 1
+"""
+    path = tmp_path / "rewarded.toml"
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -29,10 +29,10 @@ from ..completion.postprocess import filtered
 from ..completion.request import CompletionRequest
 from ..completion.service import CompletionService
 from ..completion.stopping import boundary, extent
+from ..verdict import parse
 from .held_out import Source, deal
 from .journal import Journal, Record
 from .keystrokes import AFTER, AT_ONCE, BEFORE, restored, stored
-from .parse_rate import parse
 
 # Lines of a block; more would not be written with a suggestion's tokens.
 LINES = 6

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluationError
+from ..verdict import parse
 from .held_out import Source, deal
-from .parse_rate import parse
 
 # Characters of a file on either side of a masked line.
 BEFORE, AFTER = 3000, 1000

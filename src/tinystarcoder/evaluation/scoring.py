@@ -14,10 +14,10 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ..generation.sampling import SamplingOptions
+from ..verdict import parse
 from .execution import Limits, Program, run_tests
 from .generators import Ask, Generator
 from .journal import Journal, Record
-from .parse_rate import parse
 from .problems import Problem, Task
 from .sandbox import Sandbox
 from .statistics import pass_at_k

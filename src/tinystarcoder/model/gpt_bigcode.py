@@ -53,6 +53,10 @@ class KVCache:
         values[:, :, self.length :] = value.detach()
         return keys, values
 
+    def repeat(self, times: int) -> None:
+        """Each text of the batch becomes ``times`` texts, one beside the other."""
+        self._tensor = self._tensor.repeat_interleave(times, dim=2)
+
 
 Mask = Tensor | BlockMask
 

@@ -130,17 +130,20 @@ class OptimizerRecipe:
 
 
 @dataclass(frozen=True)
-class UnlikelihoodRecipe:
-    """Against loops: of its own greedy text, what repeats itself is made less likely.
+class RewardRecipe:
+    """Of texts that the model writes, those that are Python are made likelier than the others.
 
-    ``weight`` of that loss beside cross-entropy (0: never), in one step of ``every``, on
-    ``tokens`` written after each of ``prompts`` windows that are drawn from every row.
+    ``weight`` of that loss beside cross-entropy (0: never), in one step of ``every``. Of each
+    row at most so many ``prompts`` are cut, and after each are written ``samples`` texts of
+    ``tokens``, drawn at ``temperature``: lower is nearer to greedy, and more alike.
     """
 
     weight: NonNegative = 0.0
-    every: Positive = 4
-    prompts: Positive = 4
+    every: Positive = 1
+    prompts: Positive = 8
+    samples: Annotated[int, Range(2)] = 4
     tokens: Positive = 64
+    temperature: Annotated[float, Range(0.01)] = 0.4
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ class Recipe:
     seed: Natural = 0
     model: ModelRecipe = ModelRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
-    unlikelihood: UnlikelihoodRecipe = UnlikelihoodRecipe()
+    reward: RewardRecipe = RewardRecipe()
     validation: ValidationRecipe = ValidationRecipe()
     checkpoint: CheckpointRecipe = CheckpointRecipe()
     hardware: HardwareRecipe = HardwareRecipe()

@@ -38,9 +38,9 @@ from .loss import IGNORED, CausalLoss
 from .optimizer import WeightAverage, build_optimizers, clip_gradients, set_lr
 from .plan import attention_flops, product_flops
 from .recipe import Phase, Recipe
+from .reward import Reward
 from .run_log import RunLog
 from .run_setup import check_resumed, check_run, open_sources, weights_to_begin
-from .unlikelihood import Unlikelihood
 
 
 class Trainer:
@@ -126,15 +126,14 @@ class Trainer:
                 # stays eager, whose sums do not depend on which thread comes first.
                 block.compile(dynamic=False)
         parallel = choose_parallel(recipe.hardware.parallel, self.model, world)
-        if parallel == "fsdp" and recipe.unlikelihood.weight:
+        if parallel == "fsdp" and recipe.reward.weight:
             raise TrainingError(
-                "unlikelihood.weight: only a model that stands whole on each rank writes text "
+                "reward.weight: only a model that stands whole on each rank writes text "
                 "while it trains; set hardware.parallel to 'ddp', or the weight to 0"
             )
         self.compute = place(loss, weights_to_begin(recipe, self.model), world, parallel)
         self.optimizers = self._build_optimizers()
-        control = frozenset(self.tokenizer.special_ids)
-        self.unlikelihood = Unlikelihood(self.model, recipe.unlikelihood, control, recipe.seed)
+        self.reward = Reward(self.model, self.tokenizer, recipe.reward, recipe.seed)
         ema = recipe.optimizer.ema
         self.average = WeightAverage(self.model, ema) if ema else None
         self._tensors = checkpoint.resume_tensors(self.model, self.optimizers, self.average)
@@ -160,7 +159,7 @@ class Trainer:
         factor = self.recipe.schedule.factor(before.step)
         set_lr(self.optimizers, factor)
         counted, size = self.world.sum(int((batch.targets != IGNORED).sum()), batch.bytes)
-        loops = self._unlearn_loops(batch) if self.unlikelihood.due(before.step) else {}
+        rewarded = self._reward(batch) if self.reward.due(before.step) else {}
         loss = self._accumulate(batch, phase, int(counted))
         norm = clip_gradients(self.model, self.recipe.optimizer.clip)
         spikes = spikes_in_a_row(before, loss, norm, self.recipe.optimizer.spike)
@@ -191,7 +190,7 @@ class Trainer:
             "loss": loss,
             **({"bits_per_byte": loss * counted / math.log(2) / size} if size else {}),
             "grad_norm": norm,
-            **loops,
+            **rewarded,
             **({} if taken else {"skipped": True}),
             "lr_factor": factor,
             **self._speed(batch, phase, seconds),
@@ -232,20 +231,21 @@ class Trainer:
             return 0
         return int(draws.integers(self.model.config.n_positions - phase.context, endpoint=True))
 
-    def _unlearn_loops(self, batch: Batch) -> dict[str, float]:
-        """Gradients against what the model repeats of its own; returns what the log says of it.
+    def _reward(self, batch: Batch) -> dict[str, float]:
+        """Gradients towards texts that are Python; returns what the log says of them.
 
         Before those of the batch, whose last part is what sums up gradients over ranks.
         """
         world = self.world
         numbers = range(world.rank, world.size * len(batch.inputs), world.size)
-        prompts = self.unlikelihood.prompts(batch.inputs, self.progress.step, numbers)
+        prompts = self.reward.prompts(batch.inputs, self.progress.step, numbers)
         (total,) = world.sum(len(prompts))
         share = len(prompts) / max(total, 1)
         mixed = torch.autocast(world.device.type, self.dtype, enabled=self.dtype != torch.float32)
         with unsynchronized(self.compute), mixed:
-            loops = self.unlikelihood.backward(self._tensor(prompts), share * world.size)
-        return {"loops": round(world.sum(loops * share)[0], 4)}
+            means = self.reward.backward(prompts, share * world.size)
+        summed = world.sum(*(mean * share for mean in means.values()))
+        return {name: round(value, 4) for name, value in zip(means, summed, strict=True)}
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.world.device, non_blocking=True)
