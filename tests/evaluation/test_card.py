@@ -100,10 +100,12 @@ def test_runs_before_it_are_counted(run: Path, tmp_path: Path) -> None:
     bundled.mkdir(parents=True)
     (bundled / "training.json").write_text('{"tokens": 2000000, "hours": 0.25}')
     state["recipe"]["model"] = {"weights": str(tmp_path / "second" / "step-000100")}
+    state["recipe"]["data"]["mixture"] = [{"path": str(tmp_path / "tokens"), "weight": 1.0}]
     state_file.write_text(json.dumps(state))
     facts = training_facts(run)
     assert facts["before"] == {"tokens": 4_000_000, "hours": 1.25}
     assert str(tmp_path) not in json.dumps(facts)
+    assert facts["recipe"]["data"]["mixture"] == [{"path": "tokens", "weight": 1.0}]
     assert "4.0 million tokens in 1.25 hours" in card(read_run(run), LABELS)
 
 

@@ -112,6 +112,8 @@ def training_facts(run: Path, hardware: str = "") -> Facts:
     for name in ("train", "validation", "tokenizer"):
         if name in state["recipe"]["data"]:
             state["recipe"]["data"][name] = Path(state["recipe"]["data"][name]).name
+    for source in state["recipe"]["data"].get("mixture", []):
+        source["path"] = Path(source["path"]).name
     log = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
     measured = "validation_bits_per_byte"
     return {
