@@ -87,6 +87,7 @@ def reward_recipe(tmp_path: Path) -> Path:
     shutil.copy(package / "files.py", tmp_path / "code")
     text = f"""
 name = "rewarded"
+seed = 7
 [model]
 weights = "{package / "weights" / "nano"}"
 [data]

@@ -12,7 +12,14 @@ from tinystarcoder.errors import TrainingError
 from tinystarcoder.model.config import ModelConfig
 from tinystarcoder.model.gpt_bigcode import GPTBigCode
 from tinystarcoder.training.recipe import Recipe, RewardRecipe
-from tinystarcoder.training.reward import SHORTEST_LOOP, Prompt, Reward, cut, find_loops
+from tinystarcoder.training.reward import (
+    SHORTEST_LOOP,
+    Prompt,
+    Reward,
+    cut,
+    find_loops,
+    openings,
+)
 from tinystarcoder.training.trainer import Trainer
 from tinystarcoder.verdict import judge, one_pass_makes_it_whole
 
@@ -94,6 +101,11 @@ def test_a_text_without_a_function_has_no_prompt(text):
     assert cut(text, Random(0)) is None
 
 
+def test_openings_are_first_lines_of_functions_as_in_no_class():
+    assert openings(SOURCE) == ["def __init__(self):", "async def add(self, number):"]
+    assert openings("def f(\n    x):\n    pass\nif x:\n    pass\n") == []
+
+
 @pytest.fixture
 def reward(toy_tokenizer):
     """Of a small random model, with some other fields of the recipe."""
@@ -116,14 +128,16 @@ def rows(toy_tokenizer):
     return np.array([(ids * 4)[start : start + 128] for start in (0, 40, 80, 120)])
 
 
-def test_prompts_are_the_same_whatever_the_ranks(reward, rows, toy_tokenizer):
+def test_prompts_are_the_same_whatever_the_ranks(reward, rows, toy_tokenizer, monkeypatch):
+    shortest = {len(toy_tokenizer.encode(line)) for line in openings(SOURCE)}
+    monkeypatch.setattr("tinystarcoder.training.reward.OPENINGS", tuple(shortest))
     ours, lengths = reward(prompts=3), set()
-    for step in range(8):
+    for step in range(20):
         prompts = ours.prompts(rows, step, range(4))
-        assert prompts
         for prompt in prompts:
             assert toy_tokenizer.encode(prompt.text)[-len(prompt.ids) :] == prompt.ids
             assert prompt.text in SOURCE
+            assert len(prompt.ids) not in shortest or prompt.text in openings(SOURCE)
         two = [ours.prompts(rows[rank::2], step, range(rank, 4, 2)) for rank in range(2)]
 
         def key(prompt):
@@ -131,7 +145,7 @@ def test_prompts_are_the_same_whatever_the_ranks(reward, rows, toy_tokenizer):
 
         assert sorted(map(key, prompts)) == sorted(map(key, [*two[0], *two[1]]))
         lengths |= {len(prompt.ids) for prompt in prompts}
-    assert lengths == {32, 64}
+    assert lengths == {32, 64, *shortest}
 
 
 def test_a_row_without_text_has_no_prompt(reward, rows):
@@ -143,7 +157,7 @@ def test_the_loss_is_that_of_its_definition(reward, rows, toy_tokenizer, monkeyp
     """By whole passes, without a cache, a text at a time; judged by a rule that many pass."""
     monkeypatch.setattr("tinystarcoder.training.reward.judge", passes_with("e"))
     ours = reward(samples=3, temperature=0.7)
-    prompts = ours.prompts(rows, 0, range(4))
+    prompts = next(filter(None, (ours.prompts(rows, step, range(4)) for step in range(9))))
     means = ours.backward(prompts, share=0.5)
     gradients = {n: p.grad.clone() for n, p in ours.model.named_parameters()}
     ours.model.zero_grad()
@@ -183,6 +197,7 @@ def passes_with(letter: str):
 
 def test_what_is_rewarded_is_written_more_often(reward, rows, monkeypatch):
     monkeypatch.setattr("tinystarcoder.training.reward.judge", passes_with("e"))
+    monkeypatch.setattr("tinystarcoder.training.reward.OPENINGS", ())
     ours = reward(weight=1.0, prompts=4)
     optimizer = torch.optim.Adam(ours.model.parameters(), lr=3e-3)
     means = []

@@ -24,6 +24,7 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 
 import numpy as np
@@ -37,7 +38,9 @@ from ..tokenizer import Tokenizer
 from ..verdict import judge, parse
 from .recipe import RewardRecipe
 
-# Ids of a prompt that the model sees, one of these for all of a step: some lines of code.
+# Ids of a prompt that the model sees, one of these for all of a step: of a function's first line,
+# all there is, as one begins in an empty file; or of as many lines of code as they are.
+OPENINGS = (8, 10, 12, 14)
 LENGTHS = (32, 64, 128)
 # Places tried in one piece of text before it is left: most are in no function, or nothing fits.
 TRIES = 8
@@ -95,6 +98,12 @@ def cut(text: str, draws: Random) -> str | None:
     return None
 
 
+def openings(text: str) -> list[str]:
+    """The first lines of the functions in ``text`` that have a single one, as in no class."""
+    lines = re.findall(r"^[ \t]*((?:async )?def .*:)$", text, re.MULTILINE)
+    return [line for line in lines if _ends_in_function(f"{line}\n    pass\n")]
+
+
 def _ends_in_function(text: str) -> bool:
     """Whether ``text`` parses and its last line belongs to a function."""
     try:
@@ -125,7 +134,7 @@ class Reward:
         A function of seed, step and the row alone. A row that spells no function has none.
         """
         context = inputs.shape[1]
-        fitting = [length for length in LENGTHS if length <= context // 2]
+        fitting = [length for length in (*OPENINGS, *LENGTHS) if length <= context // 2]
         length = Random(f"{self.seed}/{step}").choice(fitting or [context // 2])
         found: list[Prompt] = []
         for row, number in zip(inputs, numbers, strict=True):
@@ -148,11 +157,16 @@ class Reward:
         pieces = [row[start + 1 : end] for start, end in edges if end - start > length]
         texts = [self.tokenizer.decode(piece.tolist()) for piece in pieces]
         draws.shuffle(texts)
-        for text in texts * self.recipe.prompts:
-            if prompt := cut(text, draws):
-                ids = self.tokenizer.encode(prompt)
-                if len(ids) >= length:
-                    yield prompt, ids[-length:]
+        whole = length in OPENINGS
+        found: Iterator[str | None] = (
+            chain.from_iterable(map(openings, texts))
+            if whole
+            else (cut(text, draws) for text in texts * self.recipe.prompts)
+        )
+        for prompt in filter(None, found):
+            ids = self.tokenizer.encode(prompt)
+            if len(ids) == length or (len(ids) > length and not whole):
+                yield prompt, ids[-length:]
 
     def backward(self, prompts: Sequence[Prompt], share: float) -> dict[str, float]:
         """Adds the gradient of the loss times its weight and ``share``; returns means for the log.

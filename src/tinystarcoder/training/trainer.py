@@ -240,7 +240,9 @@ class Trainer:
         numbers = range(world.rank, world.size * len(batch.inputs), world.size)
         prompts = self.reward.prompts(batch.inputs, self.progress.step, numbers)
         (total,) = world.sum(len(prompts))
-        share = len(prompts) / max(total, 1)
+        if not total:
+            return {}
+        share = len(prompts) / total
         mixed = torch.autocast(world.device.type, self.dtype, enabled=self.dtype != torch.float32)
         with unsynchronized(self.compute), mixed:
             means = self.reward.backward(prompts, share * world.size)
