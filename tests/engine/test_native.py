@@ -195,27 +195,31 @@ def test_nano_in_each_precision(
 def test_nano_writes_what_transformers_writes() -> None:
     """Greedy, 256 tokens after each of 20 prompts, and logits within 5e-3 along the way.
 
-    Against float64, transformers' own float32 logits of nano are 1.4e-3 off.
+    Against float64, transformers' own float32 logits of nano are 1.4e-3 off. So where two
+    tokens are nearer than twice the tolerance, either may be the likeliest.
     """
-    folder = locate("nano")
+    folder, tolerance, ties = locate("nano"), 5e-3, 0
     decoder = NativeDecoder(Checkpoint.open(folder), "fp32")
     tokenizer = Tokenizer.from_folder(folder)
     reference = GPTBigCodeForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     sources = sorted(Path(native_decoder.__file__).parents[1].rglob("*.py"), key=os.path.getsize)
     for source in sources[-20:]:
         prompt = tokenizer.encode(source.read_text(encoding="utf-8")[:400])
-        slot, ids = decoder.allocate(), list(prompt)
+        slot = decoder.allocate()
         with torch.no_grad():
             wanted = reference.generate(
                 torch.tensor([prompt]), max_new_tokens=256, do_sample=False, eos_token_id=None
             )[0]
             logits = reference(wanted[None]).logits[0].numpy()
-        for _ in range(256):
-            found = decoder.extend(slot, ids[decoder.length(slot) :])
-            np.testing.assert_allclose(found, logits[len(ids) - 1], rtol=0, atol=5e-3)
-            ids.append(int(found.argmax()))
-        assert ids == wanted.tolist(), source.name
+        for place in range(len(prompt), len(wanted)):
+            found = decoder.extend(slot, wanted[decoder.length(slot) : place].tolist())
+            np.testing.assert_allclose(found, logits[place - 1], rtol=0, atol=tolerance)
+            likeliest = int(found.argmax())
+            if likeliest != wanted[place]:
+                assert found[likeliest] - found[wanted[place]] < 2 * tolerance, source.name
+                ties += 1
         decoder.release(slot)
+    assert ties <= 3
 
 
 class TestCache:
