@@ -110,10 +110,10 @@ def test_openings_are_first_lines_of_functions_as_in_no_class():
 def reward(toy_tokenizer):
     """Of a small random model, with some other fields of the recipe."""
 
-    def build(**changes) -> Reward:
+    def build(positions: int = 256, **changes) -> Reward:
         shape = {"vocab_size": 320, "n_layer": 2, "n_embd": 32, "n_head": 2, "n_inner": 64}
         none = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
-        model = GPTBigCode(ModelConfig(**shape, **none, n_positions=256))
+        model = GPTBigCode(ModelConfig(**shape, **none, n_positions=positions))
         model.initialize(0, std=0.1)
         recipe = RewardRecipe(**{"weight": 2.0, "tokens": 12, "temperature": 1.0} | changes)
         return Reward(model, toy_tokenizer, recipe, seed=3)
@@ -184,6 +184,15 @@ def test_the_loss_is_that_of_its_definition(reward, rows, toy_tokenizer, monkeyp
     assert means["reward"] == pytest.approx(passed / count)
     for name, parameter in ours.model.named_parameters():
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_what_is_written_ends_with_the_context(reward, rows):
+    ours = reward(positions=80, tokens=64)
+    for step in range(20):
+        if prompts := ours.prompts(rows, step, range(4)):
+            room = 80 - len(prompts[0].ids)
+            assert ours._sample(prompts).shape == (4 * len(prompts), min(64, room))
+            ours.backward(prompts, 1.0)
 
 
 def passes_with(letter: str):

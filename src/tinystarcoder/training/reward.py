@@ -24,7 +24,7 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from random import Random
 
 import numpy as np
@@ -139,10 +139,8 @@ class Reward:
         found: list[Prompt] = []
         for row, number in zip(inputs, numbers, strict=True):
             draws = Random(f"{self.seed}/{step}/{number}")
-            cuts = self._cuts(row, length, draws)
+            cuts = islice(self._cuts(row, length, draws), self.recipe.prompts)
             for place, (text, ids) in enumerate(cuts):
-                if place == self.recipe.prompts:
-                    break
                 uniform = np.random.default_rng((self.seed, step, number, place))
                 shape = self.recipe.samples, self.recipe.tokens
                 found.append(Prompt(text, ids, uniform.random(shape)))
@@ -193,14 +191,17 @@ class Reward:
 
     @torch.no_grad()
     def _sample(self, prompts: Sequence[Prompt]) -> Tensor:
-        """What the model writes: ``[N·G, T]``, all samples of a prompt together."""
-        samples, count = self.recipe.samples, self.recipe.tokens
-        ids = self._ids(prompts)
+        """What the model writes: ``[N·G, T]``, all samples of a prompt together.
+
+        T is the recipe's, or fewer where the context ends.
+        """
+        samples, ids = self.recipe.samples, self._ids(prompts)
+        count = min(self.recipe.tokens, self.model.config.n_positions - ids.shape[1])
         cache = self.model.new_cache(len(ids), ids.shape[1] + count)
         logits = self._logits(self.model.transformer(ids, cache)[:, -1])
         logits = logits.repeat_interleave(samples, 0)
         cache.repeat(samples)
-        draws = torch.from_numpy(np.concatenate([prompt.draws for prompt in prompts]))
+        draws = torch.from_numpy(np.concatenate([prompt.draws[:, :count] for prompt in prompts]))
         written: list[Tensor] = []
         for draw in torch.split(draws.to(ids.device), 1, dim=1):
             if written:
