@@ -247,7 +247,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(reward_recipe, tmp_path, monkeypatch,
     assert_goes_on_bit_for_bit(recipe, tmp_path, monkeypatch, 1)
     rewards = [record["reward"] for record in log_of(tmp_path / "through") if "reward" in record]
     assert len(rewards) == 2
-    assert 0 < max(rewards) < 1
+    assert any(0 < reward < 1 for reward in rewards)  # There was a gradient.
 
 
 def test_a_sharded_model_is_one_clear_error(reward_recipe, tmp_path, monkeypatch):
