@@ -95,14 +95,18 @@ def is_incomplete(error: SyntaxError) -> bool:
     return error.msg == "incomplete input"
 
 
-def one_pass_makes_it_whole(prompt: str, line: str) -> bool:
-    """Whether a statement may stand alone where ``line`` would follow ``prompt``.
+def with_one_pass(prompt: str, line: str) -> ast.Module | None:
+    """The tree of ``prompt`` and a ``pass`` in place of ``line`` after it; None if it has none.
 
-    Not inside an open ``try``, which would also need its ``except``.
+    None inside an open ``try``, which would also need its ``except``.
     """
     indentation = line[: len(line) - len(line.lstrip(" \t"))]
     try:
-        parse(f"{prompt}{indentation}pass\n")
+        return parse(f"{prompt}{indentation}pass\n")
     except SyntaxError:
-        return False
-    return True
+        return None
+
+
+def one_pass_makes_it_whole(prompt: str, line: str) -> bool:
+    """Whether a statement may stand alone where ``line`` would follow ``prompt``."""
+    return with_one_pass(prompt, line) is not None

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 from ..model.gpt_bigcode import GPTBigCode
 from ..tokenizer import Tokenizer
-from ..verdict import judge, parse
+from ..verdict import judge, with_one_pass
 from .recipe import RewardRecipe
 
 # Ids of a prompt that the model sees, one of these for all of a step: of a function's first line,
@@ -89,11 +89,9 @@ def cut(text: str, draws: Random) -> str | None:
     places = [i for i, line in enumerate(lines) if re.match(r"[ \t]+[^\s#]", line)]
     for place in draws.sample(places, min(TRIES, len(places))):
         before = [start for start in [0, *tops] if start < place]
-        line = lines[place]
-        indentation = line[: len(line) - len(line.lstrip())]
         for start in dict.fromkeys([*before[:2], *before[-1:]]):
             prompt = "\n".join(lines[start:place])
-            if _ends_in_function(f"{prompt}\n{indentation}pass\n"):
+            if _in_function(f"{prompt}\n", lines[place]):
                 return prompt.rstrip("\n")
     return None
 
@@ -101,18 +99,16 @@ def cut(text: str, draws: Random) -> str | None:
 def openings(text: str) -> list[str]:
     """The first lines of the functions in ``text`` that have a single one, as in no class."""
     lines = re.findall(r"^[ \t]*((?:async )?def .*:)$", text, re.MULTILINE)
-    return [line for line in lines if _ends_in_function(f"{line}\n    pass\n")]
+    return [line for line in lines if _in_function(f"{line}\n", "    ")]
 
 
-def _ends_in_function(text: str) -> bool:
-    """Whether ``text`` parses and its last line belongs to a function."""
-    try:
-        tree = parse(text)
-    except SyntaxError:
-        return False
-    last = text.count("\n")
+def _in_function(prompt: str, line: str) -> bool:
+    """Whether a statement may stand alone where ``line`` would follow, inside a function."""
+    tree, last = with_one_pass(prompt, line), prompt.count("\n") + 1
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return any(isinstance(node, functions) and node.end_lineno == last for node in ast.walk(tree))
+    return tree is not None and any(
+        isinstance(node, functions) and node.end_lineno == last for node in ast.walk(tree)
+    )
 
 
 class Reward:
